@@ -1,0 +1,425 @@
+//! One struct per record kind. Sizes are in bytes unless the name says pages or frames, addresses
+//! are virtual, times are nanoseconds.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{COUNTERS, Ledger};
+
+/// What a record says. The numbers are part of the trace format: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// A VMA was stored into an address space.
+    MapRegion = 1,
+    /// A range was erased from an address space.
+    UnmapRegion = 2,
+    /// A memory system call returned.
+    Call = 3,
+    /// A process was created.
+    Fork = 4,
+    /// A process replaced its address space.
+    Exec = 5,
+    /// The last thread of a process exited.
+    Exit = 6,
+    /// An address space was torn down: all its pages are detached.
+    MmEnd = 7,
+    /// A page fault began.
+    Fault = 8,
+    /// The name of a mapped file.
+    FileName = 9,
+    /// A process as it was found when tracing began.
+    TaskSeed = 10,
+    /// Neighbouring frames that came back while an address space was torn down.
+    TeardownRun = 11,
+}
+
+impl Kind {
+    /// Returns the kind that `raw` stands for, if this build knows it.
+    pub const fn from_raw(raw: u16) -> Option<Self> {
+        Some(match raw {
+            1 => Self::MapRegion,
+            2 => Self::UnmapRegion,
+            3 => Self::Call,
+            4 => Self::Fork,
+            5 => Self::Exec,
+            6 => Self::Exit,
+            7 => Self::MmEnd,
+            8 => Self::Fault,
+            9 => Self::FileName,
+            10 => Self::TaskSeed,
+            11 => Self::TeardownRun,
+            _ => return None,
+        })
+    }
+}
+
+/// The first bytes of every record.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Header {
+    /// `CLOCK_BOOTTIME` at the probe.
+    pub time_ns: u64,
+    /// Address of the `mm_struct`: an opaque key, reused after the mm is gone.
+    pub mm: u64,
+    /// Process id as userspace knows it (the kernel's `tgid`).
+    pub tgid: u32,
+    /// Thread id (the kernel's `pid`).
+    pub tid: u32,
+    /// CPU that ran the probe.
+    pub cpu: u32,
+    /// A [`Kind`], raw: a newer probe may write kinds that this build does not know.
+    pub kind: u16,
+    /// Length of the whole record.
+    pub len: u16,
+}
+
+/// A record that can be written to the ring buffer.
+pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout {
+    /// The kind that the header of this record carries.
+    const KIND: Kind;
+}
+
+/// What backs a VMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Backing {
+    /// Anonymous memory.
+    Anon = 0,
+    /// A file on a file system with a disk or network behind it.
+    File = 1,
+    /// A file on tmpfs: `MAP_SHARED|MAP_ANONYMOUS`, memfd, System V shared memory, /dev/shm.
+    Shmem = 2,
+}
+
+impl Backing {
+    /// Returns the backing that `raw` stands for.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        Some(match raw {
+            0 => Self::Anon,
+            1 => Self::File,
+            2 => Self::Shmem,
+            _ => return None,
+        })
+    }
+}
+
+/// A VMA as the kernel stored it ([`Kind::MapRegion`]), or a range that it erased
+/// ([`Kind::UnmapRegion`]: only `start`, `end` and `seq` count).
+///
+/// Source: tracepoint `maple_tree:ma_write` and `struct vm_area_struct`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Region {
+    /// Who and when; `mm` is the address space that changed, not always the current one.
+    pub header: Header,
+    /// Number of the mm's write section: see [`Ledger::sections`].
+    pub seq: u64,
+    /// First byte.
+    pub start: u64,
+    /// First byte after it.
+    pub end: u64,
+    /// `vm_pgoff`, pages: offset into the file, or the linear index of anonymous memory.
+    pub pgoff: u64,
+    /// `vm_flags`, raw.
+    pub flags: u64,
+    /// Inode number, 0 for anonymous memory.
+    pub inode: u64,
+    /// `s_dev` of the file's superblock, `(major << 20) | minor`.
+    pub dev: u32,
+    /// A [`Backing`], raw.
+    pub backing: u32,
+}
+
+/// A memory system call, whatever its number on this architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Syscall {
+    /// `mmap(2)`.
+    Mmap = 1,
+    /// `munmap(2)`.
+    Munmap = 2,
+    /// `brk(2)`.
+    Brk = 3,
+    /// `mremap(2)`.
+    Mremap = 4,
+    /// `mprotect(2)` and `pkey_mprotect(2)`.
+    Mprotect = 5,
+    /// `madvise(2)`.
+    Madvise = 6,
+    /// `process_madvise(2)`.
+    ProcessMadvise = 7,
+    /// `shmat(2)`.
+    Shmat = 8,
+    /// `shmdt(2)`.
+    Shmdt = 9,
+    /// `fallocate(2)` with `FALLOC_FL_PUNCH_HOLE`.
+    PunchHole = 10,
+}
+
+impl Syscall {
+    /// Returns the call that `raw` stands for, if this build knows it.
+    pub const fn from_raw(raw: u16) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Mmap,
+            2 => Self::Munmap,
+            3 => Self::Brk,
+            4 => Self::Mremap,
+            5 => Self::Mprotect,
+            6 => Self::Madvise,
+            7 => Self::ProcessMadvise,
+            8 => Self::Shmat,
+            9 => Self::Shmdt,
+            10 => Self::PunchHole,
+            _ => return None,
+        })
+    }
+}
+
+/// A memory system call returned.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Call {
+    /// Who and when; `mm` is the caller's.
+    pub header: Header,
+    /// Number of the write section in which the call changed the map: see [`Ledger::sections`].
+    pub seq: u64,
+    /// The call's arguments as they stood in the registers.
+    pub args: [u64; 6],
+    /// Result, or a negative errno.
+    pub ret: i64,
+    /// Pages that the call detached from the caller's address space.
+    pub zapped_pages: u64,
+    /// Frames that the page allocator got back inside the call.
+    pub freed_frames: u64,
+    /// A [`Syscall`], raw.
+    pub syscall: u16,
+    /// A [`crate::Path`], raw, or [`crate::Path::NONE`] when nothing was detached or freed.
+    pub path: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A process was created. Threads are not reported.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Fork {
+    /// The parent, and the *child's* mm: the parent's own one after `CLONE_VM`.
+    pub header: Header,
+    /// The parent's mm.
+    pub parent_mm: u64,
+    /// `CLONE_*` flags.
+    pub clone_flags: u64,
+    /// The child's `tgid`.
+    pub child_tgid: u32,
+    /// 1 when the child is traced (`--follow`), else 0.
+    pub followed: u32,
+    /// The child's start time, `CLOCK_BOOTTIME`.
+    pub child_start_ns: u64,
+}
+
+/// A process replaced its address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Exec {
+    /// Who and when; `mm` is the new address space.
+    pub header: Header,
+    /// When the process started.
+    pub start_ns: u64,
+    /// First byte of the heap.
+    pub start_brk: u64,
+    /// End of the heap.
+    pub brk: u64,
+    /// Where the stack began.
+    pub start_stack: u64,
+    /// First byte of the vdso, 0 without one.
+    pub vdso: u64,
+    /// Minor faults of the process so far (`/proc/PID/stat` field 10).
+    pub minor_faults: u64,
+    /// Major faults of the process so far (`/proc/PID/stat` field 12).
+    pub major_faults: u64,
+    /// The file name that was given to `execve(2)`, cut at 95 bytes, zero-terminated.
+    pub path: [u8; 96],
+}
+
+/// The last thread of a process exited.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Exit {
+    /// Who and when; `mm` is 0 on kernels that detach it first.
+    pub header: Header,
+    /// Minor faults of the process in its life.
+    pub minor_faults: u64,
+    /// Major faults of the process in its life.
+    pub major_faults: u64,
+    /// As in `wait(2)`'s status.
+    pub exit_code: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An address space was torn down; its final figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MmEnd {
+    /// Who and when; `mm` is the address space, whoever tore it down.
+    pub header: Header,
+    /// All that was counted for it.
+    pub ledger: Ledger,
+}
+
+/// A page fault began.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Fault {
+    /// Who and when.
+    pub header: Header,
+    /// Faulting address.
+    pub address: u64,
+    /// Instruction that faulted.
+    pub ip: u64,
+    /// x86 page-fault error code (`enum x86_pf_error_code`).
+    pub error_code: u64,
+    /// 1 for a fault of the kernel on a user address, else 0.
+    pub from_kernel: u64,
+}
+
+/// The last component of a mapped file's name, once per inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FileName {
+    /// Who mapped it first.
+    pub header: Header,
+    /// Inode number.
+    pub inode: u64,
+    /// `s_dev` of the file's superblock.
+    pub dev: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The name, cut at 63 bytes, zero-terminated.
+    pub name: [u8; 64],
+}
+
+/// A process as it was found when tracing began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TaskSeed {
+    /// `mm`, `tgid` and `tid` are the found task's.
+    pub header: Header,
+    /// When the process started.
+    pub start_ns: u64,
+    /// First byte of the heap.
+    pub start_brk: u64,
+    /// End of the heap.
+    pub brk: u64,
+    /// Where the stack began.
+    pub start_stack: u64,
+    /// First byte of the vdso, 0 without one.
+    pub vdso: u64,
+    /// Pages that were resident, by [`crate::Counter`].
+    pub rss_pages: [i64; COUNTERS],
+    /// 1 when the probes now follow this mm; 0 when there was no room for it.
+    pub tracked: u64,
+}
+
+/// Neighbouring frames that came back while an address space was torn down, which tells where its
+/// resident memory was.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct TeardownRun {
+    /// Who and when; `mm` is the dying address space.
+    pub header: Header,
+    /// Linear page index of the first frame (`folio->index`).
+    pub first: u64,
+    /// Pages from the first frame to the last.
+    pub pages: u64,
+    /// Anonymous frames freed among them; fewer than `pages` where there were small holes.
+    pub frames: u64,
+}
+
+macro_rules! records {
+    ($($(#[$doc:meta])* $kind:ident($record:ident)),+ $(,)?) => {
+        /// A decoded record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "records are decoded one at a time, by value")]
+        pub enum Event {
+            $($(#[$doc])* $kind($record)),+
+        }
+
+        impl Event {
+            /// Returns who did it and when.
+            pub const fn header(&self) -> &Header {
+                match self {
+                    $(Self::$kind(record) => &record.header),+
+                }
+            }
+        }
+    };
+}
+
+records! {
+    /// See [`Kind::MapRegion`].
+    MapRegion(Region),
+    /// See [`Kind::UnmapRegion`].
+    UnmapRegion(Region),
+    /// See [`Call`].
+    Call(Call),
+    /// See [`Fork`].
+    Fork(Fork),
+    /// See [`Exec`].
+    Exec(Exec),
+    /// See [`Exit`].
+    Exit(Exit),
+    /// See [`MmEnd`].
+    MmEnd(MmEnd),
+    /// See [`Fault`].
+    Fault(Fault),
+    /// See [`FileName`].
+    FileName(FileName),
+    /// See [`TaskSeed`].
+    TaskSeed(TaskSeed),
+    /// See [`TeardownRun`].
+    TeardownRun(TeardownRun),
+}
+
+macro_rules! kinds {
+    ($($record:ident),+ $(,)?) => {
+        $(impl Record for $record {
+            const KIND: Kind = Kind::$record;
+        })+
+    };
+}
+kinds!(Call, Fork, Exec, Exit, MmEnd, Fault, FileName, TaskSeed, TeardownRun);
+
+impl Record for Region {
+    /// An erased range is written with [`Kind::UnmapRegion`] instead.
+    const KIND: Kind = Kind::MapRegion;
+}
+
+// The verifier rejects a record with uninitialised padding, and a trace file outlives the build
+// that wrote it: the layout may only change on purpose.
+const _: () = {
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<Region>() == 88);
+    assert!(size_of::<Call>() == 120);
+    assert!(size_of::<Fork>() == 64);
+    assert!(size_of::<Exec>() == 184);
+    assert!(size_of::<Exit>() == 56);
+    assert!(size_of::<Fault>() == 64);
+    assert!(size_of::<FileName>() == 112);
+    assert!(size_of::<TaskSeed>() == 112);
+    assert!(size_of::<TeardownRun>() == 56);
+};

@@ -1,0 +1,20 @@
+//! The records that the probes write and memtrace reads.
+//!
+//! This crate is the whole contract between `memtrace-ebpf` and `memtrace`.
+//! It is `no_std`, allocates nothing and does no I/O.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod control;
+mod decode;
+mod event;
+mod ledger;
+
+pub use decode::{DecodeError, decode};
+pub use event::{
+    Backing, Call, Event, Exec, Exit, Fault, FileName, Fork, Header, Kind, MmEnd, Record, Region,
+    Syscall, TaskSeed, TeardownRun,
+};
+pub use ledger::{COUNTERS, Counter, Ledger, PATHS, Path, PathCounters, ProbeStats};

@@ -1,0 +1,176 @@
+//! Every kernel field that the probes read, and how.
+//!
+//! Rust has no CO-RE relocations: userspace looks the offsets up in the kernel's BTF and sets these
+//! globals before the object is loaded, so that the verifier sees constants.
+
+use aya_ebpf::{
+    Global,
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_smp_processor_id,
+        bpf_probe_read_kernel, bpf_task_pt_regs,
+    },
+};
+use memtrace_common::control::NO_FIELD;
+
+macro_rules! globals {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr),+ $(,)?) => {
+        $($(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub(crate) static $name: Global<$type> = Global::new($value);)+
+    };
+}
+
+macro_rules! offsets {
+    ($($name:ident),+ $(,)?) => { globals! { $($name: u32 = NO_FIELD),+ } };
+}
+
+// See `memtrace_common::control::FIELDS`.
+offsets! {
+    TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_SIGNAL, TASK_LEADER, TASK_START, TASK_MIN_FLT,
+    TASK_MAJ_FLT, TASK_EXIT_CODE, SIGNAL_LIVE, SIGNAL_MIN_FLT, SIGNAL_MAJ_FLT, SIGNAL_FLAGS,
+    SIGNAL_GROUP_EXIT_CODE, MM_USERS, MM_TREE, MM_RSS, MM_START_BRK, MM_BRK, MM_START_STACK,
+    MM_VDSO, PERCPU_COUNT, PERCPU_COUNTERS, VMA_START, VMA_END, VMA_MM, VMA_FLAGS, VMA_PGOFF,
+    VMA_FILE, FILE_INODE, FILE_DENTRY, INODE_INO, INODE_SB, SB_DEV, SB_MAGIC, DENTRY_NAME,
+    MAS_TREE, MAS_INDEX, MAS_LAST, PAGE_FLAGS, PAGE_MAPPING, PAGE_INDEX, BPRM_FILENAME,
+    ARRAY_PPTRS,
+}
+
+globals! {
+    /// 1 when children of traced processes are traced too.
+    FOLLOW: u32 = 0,
+    /// Size of the kernel's `struct percpu_counter`.
+    PERCPU_SIZE: u32 = 40,
+    /// 1 where `rss_stat` has a third argument, the new count (before 6.2).
+    RSS_HAS_COUNT: u32 = 0,
+    /// Bit number of `PG_uptodate`.
+    PG_UPTODATE: u32 = 0,
+    /// CPUs on which a process is seeded before its counting begins.
+    SEED_CPUS: u32 = 1,
+}
+
+/// `task_struct.flags`: the task frees memory for others (include/linux/sched.h, 5.10 to 6.18).
+pub(crate) const PF_MEMALLOC: u32 = 0x800;
+/// `task_struct.flags`: the task exits.
+pub(crate) const PF_EXITING: u32 = 4;
+/// `super_block.s_magic` of tmpfs (include/uapi/linux/magic.h).
+pub(crate) const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Bytes of a page are `1 << PAGE_SHIFT`.
+pub(crate) const PAGE_SHIFT: u32 = 12;
+/// A page-table page maps `1 << BLOCK_SHIFT` pages.
+pub(crate) const BLOCK_SHIFT: u32 = 9;
+
+/// x86-64 system call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
+pub(crate) mod nr {
+    pub(crate) const MMAP: u64 = 9;
+    pub(crate) const MPROTECT: u64 = 10;
+    pub(crate) const MUNMAP: u64 = 11;
+    pub(crate) const BRK: u64 = 12;
+    pub(crate) const MREMAP: u64 = 25;
+    pub(crate) const MADVISE: u64 = 28;
+    pub(crate) const SHMAT: u64 = 30;
+    pub(crate) const CLONE: u64 = 56;
+    pub(crate) const VFORK: u64 = 58;
+    pub(crate) const EXECVE: u64 = 59;
+    pub(crate) const SHMDT: u64 = 67;
+    pub(crate) const FALLOCATE: u64 = 285;
+    pub(crate) const EXECVEAT: u64 = 322;
+    pub(crate) const PKEY_MPROTECT: u64 = 329;
+    pub(crate) const CLONE3: u64 = 435;
+    pub(crate) const PROCESS_MADVISE: u64 = 440;
+    pub(crate) const PROCESS_MRELEASE: u64 = 448;
+}
+
+/// Reads a field of any kernel object; zero when the read faults or the field does not exist.
+#[inline(always)]
+pub(crate) fn read<T: Copy + Default>(base: u64, field: &Global<u32>) -> T {
+    let offset = field.load();
+    if base == 0 || offset == NO_FIELD {
+        return T::default();
+    }
+    read_at(base + u64::from(offset))
+}
+
+/// Reads a value at a kernel address; zero when the read faults.
+#[inline(always)]
+pub(crate) fn read_at<T: Copy + Default>(address: u64) -> T {
+    // SAFETY: the helper checks the address and copies.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.unwrap_or_default()
+}
+
+/// A pointer that the verifier knows to be of a kernel type: its fields are plain loads.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed(*const u8);
+
+impl Typed {
+    /// Wraps the argument of a BTF tracepoint, or a pointer loaded from one.
+    #[inline(always)]
+    pub(crate) const fn new<T>(pointer: *const T) -> Self {
+        Self(pointer.cast())
+    }
+
+    /// Returns the current task.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: the helper takes no argument and always returns a task.
+        Self(unsafe { bpf_get_current_task_btf() }.cast())
+    }
+
+    /// Returns its address: an opaque key.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Loads a field. The kernel makes a faulting load zero.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, field: &Global<u32>) -> T {
+        self.load_at(field.load())
+    }
+
+    /// Loads a field `extra` bytes behind a named one.
+    #[inline(always)]
+    pub(crate) fn load_at<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier proves the type and the offset, or refuses the program.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    /// Loads a pointer to another typed object.
+    #[inline(always)]
+    pub(crate) fn follow(self, field: &Global<u32>) -> Self {
+        Self(self.load::<*const u8>(field))
+    }
+
+    /// Tells whether the pointer is null.
+    #[inline(always)]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+}
+
+/// Returns the registers with which the current task entered the kernel. During a system call
+/// `orig_rax` is its number; during a page fault, the fault's error code.
+#[inline(always)]
+pub(crate) fn user_regs() -> *const pt_regs {
+    // SAFETY: every task has registers at the top of its stack (kernel threads, stale ones).
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs }
+}
+
+/// Returns the current thread's `tgid`.
+#[inline(always)]
+pub(crate) fn tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Returns the current thread's id.
+#[inline(always)]
+pub(crate) fn tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Returns the current CPU.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: the helper takes no argument and has no side effect.
+    unsafe { bpf_get_smp_processor_id() as u32 }
+}

@@ -1,0 +1,220 @@
+//! Changes of region maps: write sections of the mm's lock, VMAs stored and erased, and the memory
+//! system calls that caused them.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::generated::bpf_probe_read_kernel_str,
+    macros::{btf_tracepoint, map, raw_tracepoint},
+    maps::LruHashMap,
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use memtrace_common::{Backing, Call, FileName, Kind, Path, Region, Syscall};
+
+use crate::{
+    books::{self, Mm},
+    emit::{self, emit, emit_with},
+    kernel::{self, Typed},
+};
+
+/// Inodes whose name was emitted.
+#[map]
+static NAMED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4_096, 0);
+
+/// `TP_PROTO(struct mm_struct *mm, bool write, bool success)`
+/// (include/trace/events/mmap_lock.h, 6.18 to 7.3).
+#[raw_tracepoint(tracepoint = "mmap_lock_acquire_returned")]
+fn section_tracepoint(ctx: RawTracePointContext) -> i32 {
+    section(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+/// `TP_PROTO(struct mm_struct *mm, const char *memcg_path, bool write, bool success)`
+/// (include/trace/events/mmap_lock.h, 6.1 to 6.12).
+#[raw_tracepoint(tracepoint = "mmap_lock_acquire_returned")]
+fn section_memcg_tracepoint(ctx: RawTracePointContext) -> i32 {
+    section(ctx.arg(0), ctx.arg(2), ctx.arg(3))
+}
+
+#[inline(always)]
+fn section(mm: u64, write: u64, success: u64) -> i32 {
+    if write as u8 == 0 || success as u8 == 0 {
+        return 0;
+    }
+    let Some(books) = books::followed(mm) else { return 0 };
+    let seq = books::open_section(books);
+    if let Some(task) = books::task() {
+        task.seq = seq;
+    }
+    0
+}
+
+/// `TP_PROTO(const char *fn, struct ma_state *mas, unsigned long piv, void *val)`
+/// (include/trace/events/maple_tree.h, 6.1 to 7.3).
+///
+/// Every store of a VMA fires, and every erase but, from 6.12, one that fits a slot exactly: that
+/// range is in the arguments of the call that erased it.
+#[raw_tracepoint(tracepoint = "ma_write")]
+fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let mas: u64 = ctx.arg(1);
+    let vma: u64 = ctx.arg(3);
+    let tree: u64 = kernel::read(mas, &kernel::MAS_TREE);
+    let mm = tree.wrapping_sub(u64::from(kernel::MM_TREE.load()));
+    let books = match books::followed(mm) {
+        Some(books) => books,
+        None if vma != 0 && is_embryo(mm, vma) => {
+            let Some(books) = books::track(mm, Mm::EMBRYO) else { return 0 };
+            books
+        }
+        None => return 0,
+    };
+    // SAFETY: a live map value.
+    let seq = unsafe { (*books).ledger.sections };
+    if vma == 0 {
+        let start: u64 = kernel::read(mas, &kernel::MAS_INDEX);
+        let last: u64 = kernel::read(mas, &kernel::MAS_LAST);
+        let header = emit::header::<Region>(Kind::UnmapRegion, mm);
+        emit(Region { header, seq, start, end: last.saturating_add(1), ..Region::default() });
+    } else {
+        emit(region(mm, vma, seq));
+    }
+    0
+}
+
+/// Tells whether `mm` is one that the current process builds by exec, or for a followed child.
+#[inline(always)]
+fn is_embryo(mm: u64, vma: u64) -> bool {
+    // SAFETY: the map's value is only looked at for its presence.
+    if unsafe { books::TRACED.get(kernel::tgid()) }.is_none() {
+        return false;
+    }
+    let builds = books::in_exec() || (kernel::FOLLOW.load() == 1 && books::in_fork());
+    builds && kernel::read::<u64>(vma, &kernel::VMA_MM) == mm
+}
+
+/// Reads a VMA.
+#[inline(always)]
+pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
+    let mut region = Region {
+        header: emit::header::<Region>(Kind::MapRegion, mm),
+        seq,
+        start: kernel::read(vma, &kernel::VMA_START),
+        end: kernel::read(vma, &kernel::VMA_END),
+        pgoff: kernel::read(vma, &kernel::VMA_PGOFF),
+        flags: kernel::read(vma, &kernel::VMA_FLAGS),
+        inode: 0,
+        dev: 0,
+        backing: Backing::Anon as u32,
+    };
+    let file: u64 = kernel::read(vma, &kernel::VMA_FILE);
+    if file != 0 {
+        let inode: u64 = kernel::read(file, &kernel::FILE_INODE);
+        let superblock: u64 = kernel::read(inode, &kernel::INODE_SB);
+        region.inode = kernel::read(inode, &kernel::INODE_INO);
+        region.dev = kernel::read(superblock, &kernel::SB_DEV);
+        let magic: u64 = kernel::read(superblock, &kernel::SB_MAGIC);
+        let is_shmem = magic == kernel::TMPFS_MAGIC;
+        region.backing = if is_shmem { Backing::Shmem } else { Backing::File } as u32;
+        if NAMED.get_ptr(inode).is_none() {
+            let _ = NAMED.insert(inode, region.dev, 0);
+            name_file(mm, file, region.inode, region.dev);
+        }
+    }
+    region
+}
+
+fn name_file(mm: u64, file: u64, inode: u64, dev: u32) {
+    let dentry: u64 = kernel::read(file, &kernel::FILE_DENTRY);
+    let name: u64 = kernel::read(dentry, &kernel::DENTRY_NAME);
+    let header = emit::header::<FileName>(Kind::FileName, mm);
+    emit_with(|place: *mut FileName| {
+        // SAFETY: `place` is reserved memory of the ring; the helper is given the field's size.
+        unsafe {
+            place.write(FileName { header, inode, dev, reserved: 0, name: [0; 64] });
+            bpf_probe_read_kernel_str((&raw mut (*place).name).cast(), 64, name as *const _);
+        }
+    });
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).
+#[btf_tracepoint(function = "sys_exit")]
+fn call_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    let regs: *const pt_regs = ctx.arg(0);
+    let ret: i64 = ctx.arg(1);
+    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
+    let nr = unsafe { (*regs).orig_rax };
+    if let Some(syscall) = syscall(nr) {
+        returned(regs, nr, syscall, ret);
+    }
+    0
+}
+
+macro_rules! fexit_calls {
+    ($($program:ident),+ $(,)?) => {
+        $(/// `long __x64_sys_*(const struct pt_regs *regs)`: costs other system calls nothing.
+        #[aya_ebpf::macros::fexit]
+        fn $program(ctx: aya_ebpf::programs::FExitContext) -> i32 {
+            let regs: *const pt_regs = ctx.arg(0);
+            let ret: i64 = ctx.arg(1);
+            // SAFETY: as above.
+            let nr = unsafe { (*regs).orig_rax };
+            if let Some(syscall) = syscall(nr) {
+                returned(regs, nr, syscall, ret);
+            }
+            0
+        })+
+    };
+}
+fexit_calls! {
+    mmap_fexit, munmap_fexit, brk_fexit, mremap_fexit, mprotect_fexit, pkey_mprotect_fexit,
+    madvise_fexit, process_madvise_fexit, shmat_fexit, shmdt_fexit, fallocate_fexit,
+}
+
+#[inline(always)]
+fn syscall(nr: u64) -> Option<Syscall> {
+    Some(match nr {
+        kernel::nr::MMAP => Syscall::Mmap,
+        kernel::nr::MUNMAP => Syscall::Munmap,
+        kernel::nr::BRK => Syscall::Brk,
+        kernel::nr::MREMAP => Syscall::Mremap,
+        kernel::nr::MPROTECT | kernel::nr::PKEY_MPROTECT => Syscall::Mprotect,
+        kernel::nr::MADVISE => Syscall::Madvise,
+        kernel::nr::PROCESS_MADVISE => Syscall::ProcessMadvise,
+        kernel::nr::SHMAT => Syscall::Shmat,
+        kernel::nr::SHMDT => Syscall::Shmdt,
+        kernel::nr::FALLOCATE => Syscall::PunchHole,
+        _ => return None,
+    })
+}
+
+/// `FALLOC_FL_PUNCH_HOLE` (include/uapi/linux/falloc.h).
+const PUNCH_HOLE: u64 = 2;
+
+#[inline(always)]
+fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
+    let mm = Typed::current().load::<u64>(&kernel::TASK_MM);
+    if books::followed(mm).is_none() {
+        return;
+    }
+    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
+    let args =
+        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
+    let [_, mode, ..] = args;
+    if matches!(syscall, Syscall::PunchHole) && mode & PUNCH_HOLE == 0 {
+        return;
+    }
+    let (seq, ended) = match books::known_task() {
+        Some(task) => (task.seq, books::end(task, nr)),
+        None => (0, None),
+    };
+    let (path, zapped_pages, freed_frames) = ended.unwrap_or((Path::NONE, 0, 0));
+    emit(Call {
+        header: emit::header::<Call>(Kind::Call, mm),
+        seq,
+        args,
+        ret,
+        zapped_pages,
+        freed_frames,
+        syscall: syscall as u16,
+        path,
+        reserved: 0,
+    });
+}

@@ -1,0 +1,80 @@
+//! Pages that enter and leave address spaces, and frames that the page allocator gets back.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use memtrace_common::{Kind, MmEnd};
+
+use crate::{
+    books::{self, Mm},
+    emit::{self, emit_with},
+    kernel::{self, Typed},
+};
+
+/// `TP_PROTO(struct mm_struct *mm, int member[, long count])` (include/trace/events/kmem.h).
+/// `mm` is the owner of the pages, whoever runs.
+#[btf_tracepoint(function = "rss_stat")]
+fn rss_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    let mm = Typed::new(ctx.arg::<*const u8>(0));
+    let Some(books) = books::followed(mm.address()) else { return 0 };
+    // SAFETY: a live map value, only written atomically once it is live.
+    let books = unsafe { &*books };
+    if books.state == Mm::SEEDING {
+        return 0;
+    }
+    let member: i32 = ctx.arg(1);
+    let count: i64 = if kernel::RSS_HAS_COUNT.load() == 1 { ctx.arg(2) } else { 0 };
+    let change = books::counter_change(mm, books, member as u32, count);
+    if change != 0 {
+        books::book(mm, books, member as u32, change);
+    }
+    0
+}
+
+/// The first eight words of `struct page`, which is all of it.
+type PageWords = [u64; 8];
+
+/// `TP_PROTO(struct page *page, unsigned int order)` (include/trace/events/kmem.h). Fires before
+/// the page's state is wiped. `mm_page_free_batched` fires in addition and is not for us.
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let words: PageWords = kernel::read_at(ctx.arg(0));
+    let word = |field: u32| words[(field >> 3) as usize & 7];
+    // Data of a process, not a page table, slab or network buffer: those are never "up to date".
+    if word(kernel::PAGE_FLAGS.load()) >> kernel::PG_UPTODATE.load() & 1 == 0 {
+        return 0;
+    }
+    // `FOLIO_MAPPING_ANON` (include/linux/page-flags.h); 0 for what left the page cache.
+    let mapping = word(kernel::PAGE_MAPPING.load());
+    let anon = mapping & 3 == 1;
+    if anon || mapping == 0 {
+        let order: u64 = ctx.arg(1);
+        books::book_freed(anon, word(kernel::PAGE_INDEX.load()), 1 << (order & 31));
+    }
+    0
+}
+
+/// `TP_PROTO(struct mm_struct *mm)` (include/trace/events/mmap.h, 6.1). Fires when all pages of an
+/// address space are detached; on exec it is the old one.
+#[btf_tracepoint(function = "exit_mmap")]
+fn mm_end_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    let mm = ctx.arg::<u64>(0);
+    let Some(books) = books::followed(mm) else { return 0 };
+    books::end_teardown(mm);
+    let header = emit::header::<MmEnd>(Kind::MmEnd, mm);
+    emit_with(|place: *mut MmEnd| {
+        // SAFETY: `place` is reserved memory of the ring; the helper copies a ledger into it, or
+        // zeroes it.
+        unsafe {
+            (&raw mut (*place).header).write(header);
+            aya_ebpf::helpers::generated::bpf_probe_read_kernel(
+                (&raw mut (*place).ledger).cast(),
+                size_of::<memtrace_common::Ledger>() as u32,
+                (&raw const (*books).ledger).cast(),
+            );
+        }
+    });
+    books::bury(mm, books);
+    0
+}

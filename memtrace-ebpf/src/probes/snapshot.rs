@@ -1,0 +1,98 @@
+//! What is already there when tracing begins: a process, and its VMAs. Userspace starts these
+//! iterators for one thread at a time.
+
+use aya_ebpf::cty::c_void;
+use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write};
+use memtrace_common::{COUNTERS, Kind, TaskSeed};
+use zerocopy::IntoBytes;
+
+use super::address_space::region;
+use crate::{
+    books, emit,
+    kernel::{self, Typed},
+    percpu,
+};
+
+/// Context of `iter/task` and the first part of that of `iter/task_vma`
+/// (kernel/bpf/task_iter.c): `{ bpf_iter_meta *meta; task_struct *task; vm_area_struct *vma; }`.
+#[repr(C)]
+struct TaskContext {
+    meta: *const *mut seq_file,
+    task: *const u8,
+    vma: *const u8,
+}
+
+/// Learns where this CPU's per-CPU variables lie. Run it once on each CPU, before any probe is
+/// attached.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn anchor_iter(_ctx: *mut c_void) -> i32 {
+    percpu::anchor();
+    0
+}
+
+/// Begins to follow the task's mm, reads this CPU's share of its counters, and writes a
+/// [`TaskSeed`]. Run it once on each CPU.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn seed_iter(ctx: *mut c_void) -> i32 {
+    let ctx: *const TaskContext = ctx.cast_const().cast();
+    // SAFETY: the verifier knows the context's layout.
+    let (meta, task) = unsafe { ((*ctx).meta, Typed::new((*ctx).task)) };
+    if task.is_null() {
+        return 0;
+    }
+    let mm = task.follow(&kernel::TASK_MM);
+    if mm.is_null() {
+        return 0;
+    }
+    let tracked = books::seed(mm);
+    let mut rss_pages = [0; COUNTERS];
+    if let Some(books) = books::followed(mm.address()) {
+        // SAFETY: a live map value.
+        rss_pages = unsafe { (*books).ledger.base_pages };
+    }
+    let mut header = emit::header::<TaskSeed>(Kind::TaskSeed, mm.address());
+    header.tgid = task.load(&kernel::TASK_TGID);
+    header.tid = task.load(&kernel::TASK_PID);
+    write(
+        meta,
+        &TaskSeed {
+            header,
+            start_ns: task.load(&kernel::TASK_START),
+            start_brk: mm.load(&kernel::MM_START_BRK),
+            brk: mm.load(&kernel::MM_BRK),
+            start_stack: mm.load(&kernel::MM_START_STACK),
+            vdso: mm.load(&kernel::MM_VDSO),
+            rss_pages,
+            tracked: u64::from(tracked),
+        },
+    );
+    0
+}
+
+/// Writes each VMA, with the number of the write section after which it was read.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_vma")]
+fn regions_iter(ctx: *mut c_void) -> i32 {
+    let ctx: *const TaskContext = ctx.cast_const().cast();
+    // SAFETY: the verifier knows the context's layout.
+    let (meta, vma) = unsafe { ((*ctx).meta, Typed::new((*ctx).vma)) };
+    if vma.is_null() {
+        return 0;
+    }
+    let mm = vma.load::<u64>(&kernel::VMA_MM);
+    let Some(books) = books::followed(mm) else { return 0 };
+    // SAFETY: a live map value. The iterator holds the mm's lock for reading: nobody writes.
+    let seq = unsafe { (*books).ledger.sections };
+    write(meta, &region(mm, vma.address(), seq));
+    0
+}
+
+#[inline(always)]
+fn write<T: IntoBytes + zerocopy::Immutable>(meta: *const *mut seq_file, record: &T) {
+    // SAFETY: `bpf_iter_meta.seq` is its first field; the record is plain bytes.
+    unsafe {
+        bpf_seq_write(*meta, record.as_bytes().as_ptr().cast_mut().cast(), size_of::<T>() as u32)
+    };
+}

@@ -1,0 +1,136 @@
+//! `memtrace attach`: processes that run already.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    Common, Outcome, Tracing, duration,
+    failure::{Failure, check_privileges},
+    output::{Output, Stream},
+    tracer::Tracer,
+};
+use crate::{probe::attach::Gone, source::procfs};
+
+/// Traces running processes until Ctrl-C, a duration or their exit, then reports.
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    #[command(flatten)]
+    tracing: Tracing,
+    /// Stops after this time, such as 500ms, 10s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// The processes.
+    #[arg(required = true, value_name = "PID")]
+    pids: Vec<u32>,
+}
+
+impl Attach {
+    /// Traces, then reports.
+    pub(super) fn main(self, common: &Common) -> Outcome {
+        let mut pids = Vec::new();
+        for &pid in &self.pids {
+            check_process(pid)?;
+            if !pids.contains(&pid) {
+                pids.push(pid);
+            }
+        }
+        check_privileges()?;
+        let mut output = Output::open(common, Stream::Stdout)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(async {
+            let mut tracer = Tracer::attach(&self.tracing, common)?;
+            let stopped = stop(self.duration)?;
+            let mut gone = Vec::new();
+            for &pid in &pids {
+                match tracer.seed(pid) {
+                    Ok(()) => {}
+                    Err(error) if error.is::<Gone>() => gone.push(pid),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if gone.len() == pids.len() {
+                let error = anyhow!("process {} exited while it was being attached", gone[0]);
+                return Err(Failure::new(Failure::FAILED, error, "nothing was traced"));
+            }
+            for pid in &gone {
+                log::warn!("process {pid} exited while it was being attached");
+            }
+            log::info!("tracing");
+            Tracer::hurry();
+            tracer.follow_to_exit(stopped).await?;
+            output.write(&tracer.report()?)?;
+            Ok(ExitCode::from(if gone.is_empty() { 0 } else { Failure::FAILED }))
+        })
+    }
+}
+
+/// Returns what ends when the user wants to stop, or the time is over. Signals are caught from now
+/// on, the time counts from when it is first awaited.
+fn stop(duration: Option<Duration>) -> Result<impl Future<Output = Result<()>>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
+    Ok(async move {
+        let timer = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = timer => {}
+        }
+        Ok(())
+    })
+}
+
+/// Checks that `pid` is a process that can be traced.
+pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
+    if pid == 0 {
+        return Err(Failure::usage(
+            "PID 0 is the kernel's idle task, not a process".to_owned(),
+            "name a process: `pgrep -f NAME`",
+        ));
+    }
+    if pid == std::process::id() {
+        return Err(Failure::usage(
+            "memtrace cannot trace itself".to_owned(),
+            "name another process",
+        ));
+    }
+    let found = procfs::find(pid).with_context(|| format!("cannot read /proc/{pid}/stat"))?;
+    let Some(found) = found else {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow!("there is no process {pid}"),
+            "find it with `pgrep -f NAME`; in a container, PIDs differ from the host's",
+        ));
+    };
+    if let Some(tgid) = procfs::tgid_of(pid).filter(|&tgid| tgid != pid) {
+        return Err(Failure::usage(
+            format!("{pid} is a thread of process {tgid}"),
+            format!("name the process: {tgid}"),
+        ));
+    }
+    if found.stat.is_kernel_thread {
+        return Err(Failure::usage(
+            format!("{pid} ({}) is a kernel thread: it has no address space", found.stat.comm),
+            "name a process of userspace",
+        ));
+    }
+    if found.stat.is_dead() {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow!("process {pid} ({}) exited already: its memory is gone", found.stat.comm),
+            "it is a zombie until its parent waits for it",
+        ));
+    }
+    Ok(found)
+}

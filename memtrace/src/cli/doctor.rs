@@ -1,0 +1,98 @@
+//! `memtrace doctor`: what this kernel offers, and what to do about what is missing.
+
+use std::process::ExitCode;
+
+use nix::sys::utsname::uname;
+use serde::Serialize;
+
+use super::{
+    Common, Failure, Format, Outcome,
+    failure::check_privileges,
+    output::{Output, Stream},
+};
+use crate::{
+    model::report::ProbeReport,
+    probe::{
+        attach::{describe, examine},
+        plan::{PROBES, plan},
+    },
+};
+
+/// What the doctor found.
+#[derive(Debug, Serialize)]
+struct Findings {
+    schema: &'static str,
+    kernel: String,
+    arch: String,
+    trampolines: bool,
+    probes: Vec<Probe>,
+    problem: Option<String>,
+}
+
+/// A probe, what it gives and what it costs.
+#[derive(Debug, Serialize)]
+struct Probe {
+    #[serde(flatten)]
+    probe: ProbeReport,
+    gives: &'static str,
+    cost: &'static str,
+}
+
+/// Examines this machine. Exit code 1 when memtrace cannot work here.
+pub(super) fn main(common: &Common) -> Outcome {
+    check_privileges()?;
+    let mut output = Output::open(common, Stream::Stdout)?;
+    let facts = examine()?;
+    let system = uname().map_err(anyhow::Error::from)?;
+    let (probes, problem) = match plan(PROBES, &facts, true) {
+        Ok(plan) => (describe(&plan), None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let probes = probes.into_iter().zip(PROBES).map(|(probe, entry)| Probe {
+        probe,
+        gives: entry.gives,
+        cost: entry.cost,
+    });
+    let findings = Findings {
+        schema: "memtrace.doctor/1",
+        kernel: system.release().to_string_lossy().into_owned(),
+        arch: system.machine().to_string_lossy().into_owned(),
+        trampolines: facts.trampolines,
+        probes: probes.collect(),
+        problem,
+    };
+    let text = match output.format() {
+        Format::Json => {
+            serde_json::to_string_pretty(&findings).map_err(anyhow::Error::from)? + "\n"
+        }
+        Format::Text => render(&findings),
+    };
+    output.write_text(&text)?;
+    Ok(ExitCode::from(if findings.problem.is_some() { Failure::FAILED } else { 0 }))
+}
+
+fn render(findings: &Findings) -> String {
+    let Findings { kernel, arch, trampolines, probes, problem, .. } = findings;
+    let mut text = match problem {
+        None => format!("memtrace works here (Linux {kernel}, {arch}).\n"),
+        Some(problem) => format!(
+            "memtrace does not work here (Linux {kernel}, {arch}): {problem}.\n\
+             It needs Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF=y.\n"
+        ),
+    };
+    text.push_str(if *trampolines {
+        "fexit programs load: other processes' system calls pay nothing.\n"
+    } else {
+        "fexit programs do not load (not built in, or refused by policy): while memtrace traces, \
+         every system call of the machine pays about 0.1 µs.\n"
+    });
+    if !probes.is_empty() {
+        text.push_str("tracefs is not needed.\n\n");
+    }
+    for Probe { probe: ProbeReport { name, hook, state }, gives, cost } in probes {
+        let hook = hook.as_deref().unwrap_or(state);
+        text.push_str(&format!("{name:<22} {hook}\n"));
+        text.push_str(&format!("{:<22}   gives {gives}; costs {cost}\n", ""));
+    }
+    text
+}

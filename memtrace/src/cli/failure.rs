@@ -1,0 +1,116 @@
+//! Errors as users see them: a sentence, a hint, an exit code.
+
+use std::process::ExitCode;
+
+use crate::{
+    probe::{attach::Gone, btf::KernelBtf, plan::Unsupported},
+    sink::printable,
+};
+
+/// Why a command ends without a result.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What happened, with its causes.
+    error: anyhow::Error,
+    /// What the user can do.
+    hint: Option<String>,
+    /// Exit code.
+    code: u8,
+}
+
+impl Failure {
+    /// It could not be done.
+    pub(super) const FAILED: u8 = 1;
+    /// It was asked wrongly.
+    pub(super) const USAGE: u8 = 2;
+    /// A command could not be executed.
+    pub(super) const NOT_EXECUTABLE: u8 = 126;
+    /// A command was not found.
+    pub(super) const NOT_FOUND: u8 = 127;
+
+    /// Returns a failure with its hint.
+    pub(super) fn new(code: u8, error: anyhow::Error, hint: impl Into<String>) -> Self {
+        Self { error, hint: Some(hint.into()), code }
+    }
+
+    /// Returns a failure of what was asked.
+    pub(super) fn usage(error: String, hint: impl Into<String>) -> Self {
+        Self::new(Self::USAGE, anyhow::Error::msg(error), hint)
+    }
+
+    /// Prints it to stderr and returns the exit code.
+    pub(super) fn print(self) -> ExitCode {
+        let Self { error, hint, code } = self;
+        eprintln!("memtrace: {}", printable(&format!("{error:#}")));
+        if let Some(hint) = hint {
+            eprintln!("hint: {}", printable(&hint));
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        let hint = hint(&error);
+        Self { error, hint, code: Self::FAILED }
+    }
+}
+
+/// Returns what a user can do about an error that may come from anywhere.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if error.is::<Gone>() {
+        return Some("it exited, or is a zombie that its parent has not waited for".to_owned());
+    }
+    if error.is::<Unsupported>() {
+        let hint = "memtrace needs Linux 6.1 or later; `memtrace doctor` says what is missing";
+        return Some(hint.to_owned());
+    }
+    let denied = error.chain().any(|cause| {
+        let text = cause.to_string();
+        text.contains("os error 1)") || text.contains("os error 13)") || text.contains("EPERM")
+    });
+    if denied {
+        return Some(privileges().to_owned());
+    }
+    if !std::path::Path::new(KernelBtf::PATH).exists() {
+        return Some(no_btf().to_owned());
+    }
+    None
+}
+
+/// Checks that the probes can be loaded at all.
+pub(super) fn check_privileges() -> Result<(), Failure> {
+    if !may_load_probes() {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow::anyhow!("tracing needs root, or CAP_BPF and CAP_PERFMON"),
+            privileges(),
+        ));
+    }
+    if !std::path::Path::new(KernelBtf::PATH).exists() {
+        let error = anyhow::anyhow!("this kernel does not publish its types ({})", KernelBtf::PATH);
+        return Err(Failure::new(Failure::FAILED, error, no_btf()));
+    }
+    Ok(())
+}
+
+const fn privileges() -> &'static str {
+    "run it with sudo; `sudo memtrace run --user $USER -- CMD` runs the command as yourself"
+}
+
+const fn no_btf() -> &'static str {
+    "the kernel must be built with CONFIG_DEBUG_INFO_BTF=y, as those of all large distributions are, \
+     and /sys must be mounted"
+}
+
+/// `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF` (include/uapi/linux/capability.h).
+const SYS_ADMIN: u64 = 1 << 21;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
+
+fn may_load_probes() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_none_or(|bits| bits & SYS_ADMIN != 0 || bits & (PERFMON | BPF) == PERFMON | BPF)
+}

@@ -1,0 +1,172 @@
+//! The commands: one file each. Only this folder and `sink` print.
+
+mod attach;
+mod doctor;
+mod failure;
+mod maps;
+mod output;
+mod run;
+mod status;
+mod tracer;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use failure::Failure;
+
+/// I freed the memory: where did it go?
+///
+/// memtrace watches a process give memory up and says, by path, what the kernel really got back.
+#[derive(Debug, Parser)]
+#[command(name = "memtrace", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a command and reports when it exits.
+    Run(run::Run),
+    /// Traces running processes until Ctrl-C, a duration or their exit, then reports.
+    Attach(attach::Attach),
+    /// Shows the region map of a process, without tracing it.
+    Maps(maps::Maps),
+    /// Says what this kernel offers and which hook each probe takes.
+    Doctor,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Common {
+    /// How the report is written.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Writes the report to FILE instead of the standard stream.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Says more; twice for the diagnostics of the probes.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// How reports are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs: docs/OUTPUT.md.
+    Json,
+}
+
+/// Options of the commands that trace.
+#[derive(Debug, Args)]
+struct Tracing {
+    /// Traces children too.
+    #[arg(short, long)]
+    follow: bool,
+    /// Streams one line for each operation as it happens; `faults` adds one for each page fault.
+    #[arg(
+        long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "calls"
+    )]
+    events: Option<EventKind>,
+    /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
+    buffer: u32,
+    /// Keeps the raw records, for tests that replay them.
+    #[arg(long, value_name = "FILE", hide = true)]
+    keep_records: Option<PathBuf>,
+}
+
+/// What is streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EventKind {
+    /// System calls, forks, execs and exits.
+    Calls,
+    /// Page faults as well.
+    Faults,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let Cli { command, common } = Cli::parse();
+    let level = match common.verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new().filter_level(level).format_target(false).init();
+    let result = match command {
+        Command::Run(run) => run.main(&common),
+        Command::Attach(attach) => attach.main(&common),
+        Command::Maps(maps) => maps.main(&common),
+        Command::Doctor => doctor::main(&common),
+    };
+    result.unwrap_or_else(|failure| failure.print())
+}
+
+/// Result of a command.
+type Outcome = Result<ExitCode, Failure>;
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes >= 4096 && bytes.is_power_of_two() => Ok(bytes),
+        Some(_) => Err("must be a power of two and at least 4K".to_owned()),
+        None => Err("must be a size such as 64K or 16M, below 4G".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (digits, unit) = units
+        .iter()
+        .find_map(|&(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .unwrap_or((text, 1.0));
+    let seconds = digits.parse::<f64>().ok().map(|number| number * unit);
+    seconds
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "must be a time such as 500ms, 10s or 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_buffer_is_a_power_of_two_of_at_least_a_page() {
+        assert_eq!(buffer_size("64K"), Ok(64 << 10));
+        assert_eq!(buffer_size("4096"), Ok(4096));
+        assert!(buffer_size("3K").is_err());
+        assert!(buffer_size("8G").is_err());
+        assert!(buffer_size("").is_err());
+        assert!(buffer_size("é").is_err());
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_or_is_in_seconds() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "0", "-1s", "nan", "1d", "1e400"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

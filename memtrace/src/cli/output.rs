@@ -1,0 +1,119 @@
+//! Where a report goes.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use super::{Common, Failure, Format};
+use crate::{
+    model::report::Report,
+    sink::{
+        json,
+        text::{self, Style},
+    },
+};
+
+/// The stream that a report takes where no file was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// The traced command owns the other one.
+    Stderr,
+    /// The report is all that there is.
+    Stdout,
+}
+
+/// Where a report goes, opened before anything is traced.
+pub(super) struct Output {
+    format: Format,
+    place: Place,
+}
+
+enum Place {
+    File(PathBuf, File),
+    Stream(Stream),
+}
+
+impl Output {
+    /// Opens the file, if one was named.
+    pub(super) fn open(common: &Common, stream: Stream) -> Result<Self, Failure> {
+        let place = match &common.output {
+            None => Place::Stream(stream),
+            Some(path) => {
+                let file = File::create(path).map_err(|error| {
+                    Failure::new(
+                        Failure::FAILED,
+                        anyhow::anyhow!("cannot write to {}: {error}", path.display()),
+                        "name a file in a folder that exists and that you may write to",
+                    )
+                })?;
+                Place::File(path.clone(), file)
+            }
+        };
+        Ok(Self { format: common.format, place })
+    }
+
+    /// Returns the format in which it writes.
+    pub(super) const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Writes a report. A reader that went away is no error.
+    pub(super) fn write(&mut self, report: &Report) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Json => json::render(report),
+            Format::Text => text::render(report, self.style()),
+        };
+        self.write_text(&text)
+    }
+
+    /// Writes the region map of a report.
+    pub(super) fn write_maps(&mut self, report: &Report) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Json => json::render(report),
+            Format::Text => text::render_maps(report, self.style()),
+        };
+        self.write_text(&text)
+    }
+
+    /// Writes text as it is.
+    pub(super) fn write_text(&mut self, text: &str) -> Result<(), Failure> {
+        let written = match &mut self.place {
+            Place::File(_, file) => file.write_all(text.as_bytes()).and_then(|()| file.flush()),
+            Place::Stream(Stream::Stderr) => io::stderr().lock().write_all(text.as_bytes()),
+            Place::Stream(Stream::Stdout) => io::stdout().lock().write_all(text.as_bytes()),
+        };
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => {
+                let place = match &self.place {
+                    Place::File(path, _) => path.display().to_string(),
+                    Place::Stream(_) => "the report's stream".to_owned(),
+                };
+                let error = anyhow::anyhow!("cannot write to {place}: {error}");
+                Err(Failure::new(Failure::FAILED, error, "is the disk full?"))
+            }
+        }
+    }
+
+    fn style(&self) -> Style {
+        let (terminal, fd) = match self.place {
+            Place::File(..) => (false, 1),
+            Place::Stream(Stream::Stderr) => (io::stderr().is_terminal(), 2),
+            Place::Stream(Stream::Stdout) => (io::stdout().is_terminal(), 1),
+        };
+        let color = terminal && std::env::var_os("NO_COLOR").is_none();
+        Style { color, width: if terminal { terminal_width(fd) } else { 100 } }
+    }
+}
+
+/// Returns the columns of the terminal at `fd`, 100 where it does not say.
+pub(super) fn terminal_width(fd: i32) -> usize {
+    // SAFETY: all zeros are a `winsize`.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: TIOCGWINSZ writes a `winsize` to the pointer.
+    let done = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
+    if done == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { 100 }
+}

@@ -1,0 +1,325 @@
+//! What `run` and `attach` share: the one task that owns the model, fed by the ring buffer.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufWriter, Write as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use memtrace_common::{Event, ProbeStats};
+use nix::{
+    sys::{
+        resource::{Resource, setrlimit},
+        utsname::uname,
+    },
+    time::{ClockId, clock_gettime},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::interval,
+};
+
+use super::{Common, EventKind, Format, Tracing, status::Status};
+use crate::{
+    model::{
+        Model,
+        build::{Residency, Surroundings, report},
+        change::Change,
+        region_map::PAGE,
+        report::{Host, Report},
+    },
+    probe::attach::{Diagnostics, Gone, Options, Probes},
+    sink::{events, json},
+    source::{live::Live, procfs},
+};
+
+/// The probes, the model and the live stream.
+pub(super) struct Tracer {
+    probes: Probes,
+    live: Live,
+    model: Model,
+    stream: Option<Format>,
+    start_ns: u64,
+    dropped: u64,
+    status: Status,
+    /// Where raw records are kept, for tests that replay them.
+    kept: Option<BufWriter<File>>,
+}
+
+/// How often the ring buffer is looked at when the probes are quiet.
+const TICK: Duration = Duration::from_millis(10);
+/// How often drops are looked for; a stale region map is healed then.
+const HEALTH: Duration = Duration::from_millis(50);
+
+impl Tracer {
+    /// Attaches the probes. Needs tokio's runtime.
+    pub(super) fn attach(tracing: &Tracing, common: &Common) -> Result<Self> {
+        // Kernels before 5.11 charge maps to this limit; elsewhere failing is harmless.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+        let kept = tracing.keep_records.as_ref().map(File::create).transpose();
+        let kept = kept.context("cannot keep the records")?;
+        let diagnostics = common.verbose >= 2;
+        let options = Options {
+            follow: tracing.follow,
+            fault_events: tracing.events == Some(EventKind::Faults),
+            buffer_bytes: tracing.buffer,
+            log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
+        };
+        let mut probes = Probes::attach(options)?;
+        if diagnostics {
+            log_diagnostics(probes.diagnostics()?)?;
+        }
+        for probe in probes.report() {
+            log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
+        }
+        let live = Live::new(probes.events()?)?;
+        Ok(Self {
+            probes,
+            live,
+            model: Model::default(),
+            stream: tracing.events.map(|_| common.format),
+            start_ns: now_ns()?,
+            dropped: 0,
+            status: Status::new(tracing.events.is_some()),
+            kept: kept.map(BufWriter::new),
+        })
+    }
+
+    /// Traces a child that has not executed its command yet.
+    pub(super) fn expect(&mut self, tgid: u32) -> Result<()> {
+        self.model.expect_process(tgid);
+        self.probes.expect(tgid)
+    }
+
+    /// Traces a running process from now on.
+    pub(super) fn seed(&mut self, tgid: u32) -> Result<()> {
+        let found = procfs::find(tgid)
+            .with_context(|| format!("cannot read /proc/{tgid}/stat"))?
+            .ok_or(Gone)?;
+        let seed = self.probes.seed(tgid)?;
+        self.model.apply(&Event::TaskSeed(seed));
+        let regions = self.probes.regions(tgid, seed.header.mm)?;
+        self.model.replace_regions(seed.header.mm, &regions);
+        if let Some(process) = self.model.process_mut(tgid) {
+            process.faults.before = found.stat.faults;
+            process.comm = found.stat.comm;
+            process.exe = found.exe;
+        }
+        Ok(())
+    }
+
+    /// Lets the reader of the events go first: the traced threads may be many and busy. Call it
+    /// after the fork of a command, which would inherit it.
+    pub(super) fn hurry() {
+        // SAFETY: changes this thread's own priority. Without the right to do so, it stays.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    }
+
+    /// Follows events until `done` returns.
+    pub(super) async fn follow(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
+        let mut tick = interval(TICK);
+        let mut health = interval(HEALTH);
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                ended = &mut done => {
+                    ended?;
+                    break;
+                }
+                ready = self.live.readable() => ready?,
+                _ = tick.tick() => {}
+                _ = health.tick() => self.heal()?,
+            }
+            self.drain();
+        }
+        self.drain();
+        self.heal()?;
+        self.drain();
+        self.status.clear();
+        Ok(())
+    }
+
+    /// Tells whether every traced process has exited.
+    pub(super) fn all_exited(&self) -> bool {
+        self.model.living().next().is_none()
+    }
+
+    /// Follows events until every traced process has exited, or `done` returns.
+    pub(super) async fn follow_to_exit(
+        &mut self,
+        done: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        tokio::pin!(done);
+        while !self.all_exited() {
+            let mut ended = false;
+            let pause = async {
+                tokio::select! {
+                    result = &mut done => {
+                        ended = true;
+                        result
+                    }
+                    () = tokio::time::sleep(HEALTH) => Ok(()),
+                }
+            };
+            self.follow(pause).await?;
+            if ended {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        let Self { live, model, stream, start_ns, kept, .. } = self;
+        let mut lines = String::new();
+        let keep = |record: &[u8]| {
+            if let Some(file) = kept.as_mut()
+                && let Err(error) = file.write_all(record)
+            {
+                log::warn!("cannot keep the records: {error}");
+                *kept = None;
+            }
+        };
+        live.drain(keep, |event| {
+            let change = model.apply(event);
+            if let (Some(format), Some(change)) = (*stream, change) {
+                push_line(&mut lines, &change, format, *start_ns);
+                if lines.len() >= LINES_BYTES {
+                    write_lines(&mut lines);
+                }
+            }
+        });
+        write_lines(&mut lines);
+    }
+
+    /// Looks for lost records and reads again what they made stale.
+    fn heal(&mut self) -> Result<()> {
+        let stats = self.probes.stats()?;
+        if stats.dropped > self.dropped {
+            self.dropped = stats.dropped;
+            self.model.lost_records();
+        }
+        for (tgid, mm) in self.model.stale() {
+            match self.probes.regions(tgid, mm) {
+                Ok(regions) => self.model.replace_regions(mm, &regions),
+                // Its end is in the ring buffer.
+                Err(error) if error.is::<Gone>() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.status.is_due() {
+            self.read_books()?;
+            let resident = self.model.living().next().and_then(|process| rss(process.tgid));
+            self.status.show(stats, resident, self.model.reclaimed_bytes());
+        }
+        Ok(())
+    }
+
+    /// Reads the kernel's books of the address spaces that are still there.
+    fn read_books(&mut self) -> Result<()> {
+        for mm in self.model.living_mms().collect::<Vec<_>>() {
+            if let Some(ledger) = self.probes.ledger(mm)? {
+                self.model.replace_ledger(mm, ledger);
+            }
+        }
+        for (mm, space) in self.model.ended() {
+            if let Some(ledger) = self.probes.final_ledger(mm)? {
+                self.model.replace_final_ledger(space, ledger);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the report.
+    pub(super) fn report(&mut self) -> Result<Report> {
+        self.drain();
+        self.read_books()?;
+        let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
+        let mut residency: HashMap<u32, Residency> = HashMap::new();
+        for tgid in living {
+            match procfs::regions(tgid) {
+                Ok(found) => {
+                    residency.insert(tgid, found.residency);
+                }
+                Err(error) if procfs::is_gone(&error) => {}
+                Err(error) => log::warn!("cannot read /proc/{tgid}/smaps: {error}"),
+            }
+            if let Ok(Some(found)) = procfs::find(tgid)
+                && let Some(process) = self.model.process_mut(tgid)
+            {
+                process.faults.now = Some(found.stat.faults);
+            }
+        }
+        // The books may have moved on while the page tables were read.
+        self.read_books()?;
+        if self.live.unknown() > 0 {
+            log::warn!("{} records were not understood", self.live.unknown());
+        }
+        let surroundings = surroundings(self.start_ns, self.probes.stats()?, self.probes.report())?;
+        Ok(report(&self.model, surroundings, &residency))
+    }
+}
+
+/// Returns what a report says beside the model.
+pub(super) fn surroundings(
+    start_ns: u64,
+    stats: ProbeStats,
+    probes: Vec<crate::model::report::ProbeReport>,
+) -> Result<Surroundings> {
+    let system = uname().context("cannot ask for the kernel's name")?;
+    let host = Host {
+        kernel: system.release().to_string_lossy().into_owned(),
+        arch: system.machine().to_string_lossy().into_owned(),
+        page_size: PAGE,
+    };
+    Ok(Surroundings { host, start_ns, end_ns: now_ns()?, stats, probes })
+}
+
+/// Returns the time on `CLOCK_BOOTTIME`.
+pub(super) fn now_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Returns a process's RSS in bytes, about (`/proc/PID/statm`).
+fn rss(tgid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{tgid}/statm")).ok()?;
+    statm.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE)
+}
+
+/// Lines of the stream are written when so many bytes are there, or nothing more is.
+const LINES_BYTES: usize = 1 << 16;
+
+fn push_line(lines: &mut String, change: &Change, format: Format, start_ns: u64) {
+    match format {
+        Format::Json => lines.push_str(&json::event_line(change)),
+        Format::Text => lines.push_str(&events::line(change, start_ns)),
+    }
+    if !lines.ends_with('\n') {
+        lines.push('\n');
+    }
+}
+
+/// Writes to stderr: stdout belongs to the traced command. A reader that went away is no error.
+fn write_lines(lines: &mut String) {
+    if !lines.is_empty() {
+        let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+        lines.clear();
+    }
+}
+
+/// Passes the probes' diagnostics on to the `log` crate for as long as they are attached.
+fn log_diagnostics(logger: Diagnostics) -> Result<()> {
+    // SAFETY: the logger keeps its map's descriptor open for as long as it lives.
+    let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+        .context("cannot wait for the probes' diagnostics")?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Shows where memory went after it was freed: live, kept, or back with the kernel.
+//!
+//! Reading order: `model` (pure: events in, reports out), `source` (where events come from),
+//! `probe` (the kernel side's counterpart), `sink` (where reports go), `cli` (the commands).
+
+pub mod cli;
+pub mod model;
+pub mod probe;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,343 @@
+//! Builds the report out of the model and of what was read of the living processes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use memtrace_common::{Counter, Ledger, PATHS, Path, ProbeStats};
+
+use super::{
+    Model,
+    change::path_name,
+    process::Process,
+    region_map::{Backing, PAGE, Vma},
+    report::{
+        Balance, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport, ProbeReport,
+        ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA, Window,
+    },
+    space::{AddressSpace, RegionKind, Requests},
+};
+
+/// What the report needs beside the model.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The machine.
+    pub host: Host,
+    /// When the probes were attached, `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+    /// Now.
+    pub end_ns: u64,
+    /// The probes' own counters.
+    pub stats: ProbeStats,
+    /// The probes and what became of them.
+    pub probes: Vec<ProbeReport>,
+}
+
+/// What was read of a living process, region by region, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Residency {
+    /// By first byte of the region.
+    pub regions: HashMap<u64, RegionResidency>,
+    /// Sums over all regions.
+    pub total: RegionResidency,
+}
+
+/// What was read of one region, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionResidency {
+    /// First byte after it.
+    pub end: u64,
+    /// Resident.
+    pub resident: u64,
+    /// Resident and anonymous.
+    pub anon: u64,
+    /// In swap.
+    pub swapped: u64,
+    /// `MADV_FREE`d and not yet taken.
+    pub lazy_free: u64,
+    /// Name that the kernel gives it.
+    pub name: Option<String>,
+}
+
+/// Builds the report. `residency` holds what was read of the processes that still run, by `tgid`.
+pub fn report(
+    model: &Model,
+    surroundings: Surroundings,
+    residency: &HashMap<u32, Residency>,
+) -> Report {
+    let Surroundings { host, start_ns, end_ns, stats, probes } = surroundings;
+    let ProbeStats { emitted, dropped, untracked } = stats;
+    let processes = model.processes().iter();
+    Report {
+        schema: SCHEMA,
+        host,
+        window: Window {
+            start_ns,
+            end_ns,
+            emitted,
+            dropped,
+            resyncs: model.resyncs,
+            complete: dropped == 0 && untracked == 0,
+            probes,
+        },
+        processes: processes
+            .map(|process| {
+                let read = residency.get(&process.tgid).filter(|_| process.exit_status.is_none());
+                process_report(model, process, read)
+            })
+            .collect(),
+    }
+}
+
+fn process_report(model: &Model, process: &Process, read: Option<&Residency>) -> ProcessReport {
+    // A child that borrows its parent's address space (vfork) has no books of its own yet.
+    let spaces: Vec<&AddressSpace> = process
+        .spaces
+        .iter()
+        .filter(|&&id| {
+            let owner = model.processes().iter().find(|owner| owner.spaces.contains(&id));
+            owner.is_some_and(|owner| std::ptr::eq(owner, process))
+        })
+        .map(|&id| model.space(id))
+        .collect();
+    let last = process.space().map(|id| model.space(id));
+    ProcessReport {
+        tgid: process.tgid,
+        start_time: process.start_ns,
+        comm: process.comm.clone(),
+        exe: process.exe.clone(),
+        state: match process.exit_status {
+            Some(_) => "exited",
+            None if read.is_some() => "running",
+            None => "unknown",
+        },
+        exit_code: process.exit_code(),
+        memory: last.map(|space| memory(space, read)).unwrap_or_default(),
+        mapped: mapped(&spaces),
+        reclaimed: reclaimed(&spaces),
+        faults: faults(process),
+        balance: balance(&spaces, last, read),
+        allocators: Vec::new(),
+        regions: last.map(|space| regions(model, space, read)).unwrap_or_default(),
+    }
+}
+
+const fn bytes(pages: u64) -> u64 {
+    pages * PAGE
+}
+
+fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
+    let mapped = space.regions_known.then(|| space.mapped());
+    let (by_kind, swapped, lazy_free) = if let Some(read) = read {
+        let Residency { total, .. } = read;
+        let &RegionResidency { resident, anon, swapped, lazy_free, .. } = total;
+        let on_tmpfs = |vma: &&Vma| matches!(vma.backing, Backing::File { shmem: true, .. });
+        let tmpfs = space.regions.iter().filter(on_tmpfs);
+        let shmem = tmpfs
+            .filter_map(|vma| read.regions.get(&vma.range.start))
+            .map(|known| known.resident.saturating_sub(known.anon))
+            .sum::<u64>();
+        let file = resident.saturating_sub(anon + shmem);
+        let kinds = [Some(anon), Some(file), Some(shmem)];
+        (kinds, Some(swapped), Some(lazy_free))
+    } else if space.ended {
+        // What the teardown detached was there just before it.
+        let torn_down = |counter: Counter| {
+            [Path::Exec, Path::Exit]
+                .iter()
+                .map(|path| bytes(space.ledger.paths[path.index()].zapped_pages[counter as usize]))
+                .sum::<u64>()
+        };
+        let kinds = [Counter::Anon, Counter::File, Counter::Shmem].map(|c| Some(torn_down(c)));
+        (kinds, Some(torn_down(Counter::Swap)), None)
+    } else {
+        ([None; 3], None, None)
+    };
+    let [anon, file, shmem] = by_kind;
+    let resident = anon.zip(file).zip(shmem).map(|((anon, file), shmem)| anon + file + shmem);
+    Memory {
+        mapped,
+        resident,
+        resident_by_kind: ResidentByKind { anon, file, shmem },
+        live: resident.map(|resident| resident.saturating_sub(lazy_free.unwrap_or(0))),
+        freed_not_reclaimed: FreedNotReclaimed { total: None, allocator: None, lazy_free },
+        reserved: mapped
+            .zip(resident)
+            .map(|(mapped, resident)| mapped.saturating_sub(resident + swapped.unwrap_or(0))),
+        swapped,
+    }
+}
+
+fn mapped(spaces: &[&AddressSpace]) -> Mapped {
+    let mut sum = Mapped::default();
+    for space in spaces {
+        let Requests { calls, bytes } = space.asked_for;
+        sum.calls += calls;
+        sum.requested += bytes;
+        sum.peak = sum.peak.max(space.peak_bytes);
+    }
+    sum
+}
+
+fn reclaimed(spaces: &[&AddressSpace]) -> Reclaimed {
+    let mut by_path: [PathReport; PATHS] = Default::default();
+    for space in spaces {
+        for (at, path) in by_path.iter_mut().enumerate() {
+            let Requests { calls, bytes: requested } = space.given_up[at];
+            let counters = space.ledger.paths[at];
+            path.calls += calls;
+            path.requested += requested;
+            path.zapped += bytes(counters.resident_pages());
+            path.late += bytes(counters.late_frames);
+            path.freed += bytes(counters.freed_frames + counters.late_frames);
+        }
+    }
+    let mut reclaimed = Reclaimed::default();
+    for (path, mut figures) in Path::ALL.into_iter().zip(by_path) {
+        if figures == PathReport::default() {
+            continue;
+        }
+        figures.kept_elsewhere = figures.zapped.saturating_sub(figures.freed);
+        reclaimed.total += figures.freed;
+        reclaimed.by_path.insert(path_name(path), figures);
+    }
+    reclaimed
+}
+
+fn faults(process: &Process) -> Faults {
+    let counts = process.faults.in_window();
+    Faults {
+        minor: counts.map(|(minor, _)| minor),
+        major: counts.map(|(_, major)| major),
+        zeroed: None,
+    }
+}
+
+fn balance(
+    spaces: &[&AddressSpace],
+    last: Option<&AddressSpace>,
+    read: Option<&Residency>,
+) -> Balance {
+    if spaces.is_empty() {
+        return Balance::default();
+    }
+    let resident_counters = [Counter::File, Counter::Anon, Counter::Shmem];
+    let came_in = |ledger: &Ledger| -> i64 {
+        resident_counters
+            .iter()
+            .map(|&c| ledger.base_pages[c as usize] + ledger.in_pages[c as usize])
+            .sum()
+    };
+    let went_out = |ledger: &Ledger| -> i64 {
+        ledger.paths.iter().map(|path| path.resident_pages() as i64).sum()
+    };
+    let page = PAGE as i64;
+    let r#in = spaces.iter().map(|space| came_in(&space.ledger)).sum::<i64>() * page;
+    let out = spaces.iter().map(|space| went_out(&space.ledger)).sum::<i64>() * page;
+    let resident = match (read, last) {
+        (Some(read), _) => Some(read.total.resident as i64),
+        (None, Some(space)) if space.ended => Some(0),
+        (None, _) => None,
+    };
+    Balance {
+        r#in: Some(r#in),
+        out: Some(out),
+        resident,
+        unexplained: resident.map(|resident| r#in - out - resident),
+    }
+}
+
+fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec<RegionReport> {
+    let torn_down = resident_at_teardown(space);
+    let mut rows: Vec<RegionReport> = space
+        .regions
+        .iter()
+        .map(|vma| {
+            let kind = space.kind(vma);
+            let known = read
+                .and_then(|read| read.regions.get(&vma.range.start))
+                .filter(|known| known.end == vma.range.end);
+            let resident = match (known, &vma.backing) {
+                (Some(known), _) => Some(known.resident),
+                (None, Backing::Anon { .. }) if space.ended => {
+                    Some(torn_down.get(&vma.range.start).copied().unwrap_or(0))
+                }
+                (None, _) => None,
+            };
+            let lazy_free = known.map(|known| known.lazy_free);
+            RegionReport {
+                start: format!("{:#x}", vma.range.start),
+                end: format!("{:#x}", vma.range.end),
+                kind: kind_name(kind),
+                name: name(model, vma, kind, known),
+                prot: vma.protection(),
+                mapped: vma.len(),
+                resident,
+                live: resident.map(|resident| resident.saturating_sub(lazy_free.unwrap_or(0))),
+                free_resident: None,
+                lazy_free,
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse((row.resident, row.mapped)));
+    rows
+}
+
+/// Returns the bytes that were resident in each anonymous region when its address space was torn
+/// down, by the region's first byte: the frames that came back then, by their linear page index.
+fn resident_at_teardown(space: &AddressSpace) -> HashMap<u64, u64> {
+    let mut by_index: BTreeMap<u64, &Vma> = BTreeMap::new();
+    for vma in space.regions.iter() {
+        if let Backing::Anon { index } = vma.backing {
+            by_index.insert(index, vma);
+        }
+    }
+    let mut resident = HashMap::new();
+    for (run, frames) in &space.torn_down {
+        let before = by_index.range(..run.start).next_back();
+        let mut left = *frames;
+        for (&index, vma) in before.into_iter().chain(by_index.range(run.clone())) {
+            let end = index + vma.len() / PAGE;
+            let room = end.min(run.end).saturating_sub(index.max(run.start));
+            let here = left.min(room);
+            *resident.entry(vma.range.start).or_insert(0) += bytes(here);
+            left -= here;
+        }
+    }
+    resident
+}
+
+fn name(
+    model: &Model,
+    vma: &Vma,
+    kind: RegionKind,
+    known: Option<&RegionResidency>,
+) -> Option<String> {
+    if let Some(name) = known.and_then(|known| known.name.clone()) {
+        return Some(name);
+    }
+    match vma.backing {
+        Backing::File { dev, inode, .. } => model.names.get(&(dev, inode)).cloned(),
+        Backing::Anon { .. } => match kind {
+            RegionKind::Heap => Some("[heap]".to_owned()),
+            RegionKind::Stack => Some("[stack]".to_owned()),
+            RegionKind::Vdso => Some("[vdso]".to_owned()),
+            RegionKind::Vvar => Some("[vvar]".to_owned()),
+            RegionKind::Anon | RegionKind::File | RegionKind::Shmem => None,
+        },
+    }
+}
+
+const fn kind_name(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Heap => "heap",
+        RegionKind::Stack => "stack",
+        RegionKind::Anon => "anon",
+        RegionKind::File => "file",
+        RegionKind::Shmem => "shmem",
+        RegionKind::Vdso => "vdso",
+        RegionKind::Vvar => "vvar",
+    }
+}
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

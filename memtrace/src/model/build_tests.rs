@@ -1,0 +1,610 @@
+use memtrace_common::{
+    COUNTERS, Call, Event, Exec, Exit, Header, MmEnd, PathCounters, Region, Syscall, TeardownRun,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{region_map::flag, report::Report};
+
+const TGID: u32 = 42;
+const MM: u64 = 0x1000;
+
+fn header() -> Header {
+    Header { mm: MM, tgid: TGID, tid: TGID, ..Header::default() }
+}
+
+fn surroundings(stats: ProbeStats) -> Surroundings {
+    let host = Host { kernel: "6.18.0".to_owned(), arch: "x86_64".to_owned(), page_size: PAGE };
+    Surroundings { host, start_ns: 1, end_ns: 2, stats, probes: Vec::new() }
+}
+
+/// The report of a model of one process, or more, without what was read of them.
+fn unread(model: &Model) -> Report {
+    report(model, surroundings(ProbeStats::default()), &HashMap::new())
+}
+
+fn read(model: &Model, residency: Residency) -> ProcessReport {
+    let residency = HashMap::from([(TGID, residency)]);
+    let report = report(model, surroundings(ProbeStats::default()), &residency);
+    report.processes.into_iter().next().expect("one process")
+}
+
+fn only(model: &Model) -> ProcessReport {
+    let [process] = unread(model).processes.try_into().expect("one process");
+    process
+}
+
+fn exec(layout: (u64, u64)) -> Event {
+    let (start_brk, brk) = layout;
+    Event::Exec(Exec {
+        header: header(),
+        start_ns: 0,
+        start_brk,
+        brk,
+        start_stack: 0,
+        vdso: 0,
+        minor_faults: 0,
+        major_faults: 0,
+        path: [0; 96],
+    })
+}
+
+fn anon(pages: std::ops::Range<u64>) -> Region {
+    let (start, end) = (pages.start * PAGE, pages.end * PAGE);
+    let flags = flag::READ | flag::WRITE;
+    Region { header: header(), start, end, pgoff: pages.start, flags, ..Region::default() }
+}
+
+fn file(pages: std::ops::Range<u64>, backing: memtrace_common::Backing) -> Region {
+    Region { inode: 7, dev: 1, pgoff: 0, backing: backing as u32, ..anon(pages) }
+}
+
+fn model(regions: &[Region], events: &[Event]) -> Model {
+    let mut model = Model::default();
+    for &region in regions {
+        model.apply(&Event::MapRegion(region));
+    }
+    model.apply(&exec((0, 0)));
+    for event in events {
+        model.apply(event);
+    }
+    model
+}
+
+fn exited(ledger: Ledger) -> [Event; 2] {
+    let exit = Exit { header: header(), exit_code: 0, ..Exit::default() };
+    [Event::Exit(exit), Event::MmEnd(MmEnd { header: header(), ledger })]
+}
+
+/// Builds a ledger from what came in and what left.
+fn ledger(
+    base: [i64; COUNTERS],
+    in_pages: [i64; COUNTERS],
+    left: &[(Path, PathCounters)],
+) -> Ledger {
+    let mut ledger = Ledger { base_pages: base, in_pages, ..Ledger::default() };
+    for &(path, counters) in left {
+        ledger.paths[path.index()] = counters;
+    }
+    ledger
+}
+
+const fn left(zapped_pages: [u64; COUNTERS], freed_frames: u64, late_frames: u64) -> PathCounters {
+    PathCounters { zapped_pages, freed_frames, late_frames }
+}
+
+#[test]
+fn an_exited_process_had_resident_what_its_teardown_detached() {
+    let teardown = left([1, 20, 300, 4000], 0, 0);
+    let ledger = ledger([0; 4], [1, 20, 300, 4000], &[(Path::Exit, teardown)]);
+    let process = only(&model(&[anon(0..5000)], &exited(ledger)));
+    let Memory {
+        mapped, resident, resident_by_kind, freed_not_reclaimed, swapped, reserved, ..
+    } = process.memory;
+    assert_eq!(mapped, Some(5000 * PAGE));
+    assert_eq!(resident, Some(4021 * PAGE));
+    assert_eq!(reserved, Some((5000 - 4021 - 300) * PAGE));
+    let ResidentByKind { anon, file, shmem } = resident_by_kind;
+    assert_eq!([file, anon, shmem], [Some(PAGE), Some(20 * PAGE), Some(4000 * PAGE)]);
+    assert_eq!(swapped, Some(300 * PAGE));
+    assert_eq!(freed_not_reclaimed, FreedNotReclaimed::default());
+}
+
+#[test]
+fn what_was_not_measured_is_null() {
+    // It runs, but its page tables could not be read.
+    let process = only(&model(&[anon(0..4)], &[]));
+    assert_eq!(process.state, "unknown");
+    assert_eq!(process.exit_code, None);
+    assert_eq!(process.memory, Memory { mapped: Some(4 * PAGE), ..Memory::default() });
+    assert_eq!(process.faults, Faults { minor: None, major: None, zeroed: None });
+    let Balance { r#in, out, resident, unexplained } = process.balance;
+    assert_eq!((r#in, out, resident, unexplained), (Some(0), Some(0), None, None));
+    let [region] = process.regions.try_into().expect("one region");
+    assert_eq!((region.resident, region.live, region.lazy_free), (None, None, None));
+    assert_eq!(region.mapped, 4 * PAGE);
+}
+
+#[test]
+fn a_process_whose_map_was_never_seen_has_no_size() {
+    let process = only(&model(&[], &[]));
+    assert_eq!(process.memory.mapped, None);
+    assert_eq!(process.memory.reserved, None);
+}
+
+#[test]
+fn a_process_that_was_never_seen_to_begin_has_nothing() {
+    let mut model = Model::default();
+    model.expect_process(TGID);
+    let process = only(&model);
+    assert_eq!(process.memory, Memory::default());
+    assert_eq!(process.balance, Balance::default());
+    assert!(process.regions.is_empty());
+}
+
+/// Reads `resident` of which `anon` is anonymous, in one region.
+fn residency(pages: std::ops::Range<u64>, resident: u64, anon: u64, lazy_free: u64) -> Residency {
+    let read = RegionResidency {
+        end: pages.end * PAGE,
+        resident: resident * PAGE,
+        anon: anon * PAGE,
+        swapped: PAGE,
+        lazy_free: lazy_free * PAGE,
+        name: Some("[x]".to_owned()),
+    };
+    Residency { regions: HashMap::from([(pages.start * PAGE, read.clone())]), total: read }
+}
+
+#[test]
+fn what_was_read_of_a_running_process_is_what_it_holds() {
+    let process = read(&model(&[anon(0..10)], &[]), residency(0..10, 6, 5, 2));
+    assert_eq!(process.state, "running");
+    let Memory { resident, resident_by_kind, live, reserved, swapped, freed_not_reclaimed, .. } =
+        process.memory;
+    let ResidentByKind { anon, file, shmem } = resident_by_kind;
+    assert_eq!([anon, file, shmem], [Some(5 * PAGE), Some(PAGE), Some(0)]);
+    assert_eq!((resident, live), (Some(6 * PAGE), Some(4 * PAGE)));
+    assert_eq!((reserved, swapped), (Some(3 * PAGE), Some(PAGE)));
+    assert_eq!(freed_not_reclaimed.lazy_free, Some(2 * PAGE));
+    assert_eq!(freed_not_reclaimed.total, None);
+    let [region] = process.regions.try_into().expect("one region");
+    assert_eq!((region.resident, region.live), (Some(6 * PAGE), Some(4 * PAGE)));
+    assert_eq!(region.name.as_deref(), Some("[x]"));
+}
+
+#[test]
+fn pages_of_tmpfs_are_told_from_those_of_files() {
+    let shared = file(0..10, memtrace_common::Backing::Shmem);
+    // A private mapping of tmpfs has anonymous copies too.
+    let process = read(&model(&[shared], &[]), residency(0..10, 6, 2, 0));
+    let ResidentByKind { anon, file, shmem } = process.memory.resident_by_kind;
+    assert_eq!([anon, file, shmem], [Some(2 * PAGE), Some(0), Some(4 * PAGE)]);
+}
+
+#[test]
+fn what_was_read_of_another_extent_is_not_taken_for_this_region() {
+    let process = read(&model(&[anon(0..10)], &[]), residency(0..11, 6, 6, 0));
+    assert_eq!(process.regions[0].resident, None);
+}
+
+#[test]
+fn what_was_read_before_the_exit_is_not_taken_for_what_was_there_at_it() {
+    let model = model(&[anon(0..10)], &exited(Ledger::default()));
+    let process = read(&model, residency(0..10, 6, 6, 0));
+    assert_eq!((process.state, process.memory.resident), ("exited", Some(0)));
+}
+
+#[test]
+fn what_a_path_did_not_free_is_kept_elsewhere() {
+    let paths = [
+        (Path::Munmap, left([5, 0, 0, 0], 3, 1)),
+        // Frames of another mm's that came back here are more than was detached.
+        (Path::DontNeed, left([0, 2, 0, 0], 4, 0)),
+        // Swap entries are no frames.
+        (Path::Brk, left([0, 0, 9, 0], 0, 0)),
+    ];
+    let model = model(&[anon(0..10)], &exited(ledger([0; 4], [0; 4], &paths)));
+    let Reclaimed { total, by_path } = only(&model).reclaimed;
+    let figures = |path: &str| {
+        let PathReport { zapped, freed, late, kept_elsewhere, .. } = by_path[path];
+        [zapped, freed, late, kept_elsewhere].map(|bytes| bytes / PAGE)
+    };
+    assert_eq!(figures("munmap"), [5, 4, 1, 1]);
+    assert_eq!(figures("dont_need"), [2, 4, 0, 0]);
+    assert!(!by_path.contains_key("brk"), "nothing resident left by it");
+    assert_eq!(total, 8 * PAGE);
+}
+
+#[test]
+fn a_path_that_detached_nothing_is_there_when_it_was_called() {
+    let args = [0, 4 * PAGE, 8, 0, 0, 0];
+    let syscall = Syscall::Madvise as u16;
+    let call = Call { header: header(), args, syscall, path: Path::NONE, ..Call::default() };
+    let by_path = only(&model(&[anon(0..10)], &[Event::Call(call)])).reclaimed.by_path;
+    let expected = PathReport { calls: 1, requested: 4 * PAGE, ..PathReport::default() };
+    assert_eq!(by_path, BTreeMap::from([("free", expected)]));
+}
+
+#[test]
+fn a_window_in_which_something_was_lost_is_not_complete() {
+    let complete = |dropped, untracked| {
+        let stats = ProbeStats { emitted: 9, dropped, untracked };
+        let window = report(&Model::default(), surroundings(stats), &HashMap::new()).window;
+        assert_eq!((window.emitted, window.dropped), (9, dropped));
+        window.complete
+    };
+    assert_eq!([complete(0, 0), complete(1, 0), complete(0, 1)], [true, false, false]);
+}
+
+fn run(first: u64, pages: u64, frames: u64) -> Event {
+    Event::TeardownRun(TeardownRun { header: header(), first, pages, frames })
+}
+
+/// Resident pages of each region, by its first page, after these runs.
+fn at_teardown(regions: &[Region], runs: &[Event]) -> BTreeMap<u64, Option<u64>> {
+    let events = [runs, &exited(Ledger::default())].concat();
+    let page = |address: &str| {
+        u64::from_str_radix(address.trim_start_matches("0x"), 16).expect("hexadecimal") / PAGE
+    };
+    let regions = only(&model(regions, &events)).regions;
+    regions.iter().map(|row| (page(&row.start), row.resident.map(|bytes| bytes / PAGE))).collect()
+}
+
+#[test]
+fn frames_that_came_back_at_the_teardown_were_in_the_region_of_their_index() {
+    let regions = [anon(10..20), anon(30..40)];
+    let found = at_teardown(&regions, &[run(10, 3, 3), run(15, 5, 4), run(30, 10, 10)]);
+    assert_eq!(found, BTreeMap::from([(10, Some(7)), (30, Some(10))]));
+}
+
+#[test]
+fn a_run_across_two_regions_fills_the_first_before_the_second() {
+    let found = at_teardown(&[anon(10..20), anon(20..40)], &[run(18, 8, 6)]);
+    assert_eq!(found, BTreeMap::from([(10, Some(2)), (20, Some(4))]));
+}
+
+#[test]
+fn a_run_outside_of_every_region_is_nobodys() {
+    let found = at_teardown(&[anon(10..20)], &[run(0, 5, 5), run(25, 5, 5)]);
+    assert_eq!(found, BTreeMap::from([(10, Some(0))]));
+}
+
+#[test]
+fn a_region_that_was_moved_is_found_by_its_index() {
+    let moved = Region { pgoff: 10, ..anon(100..110) };
+    let found = at_teardown(&[moved], &[run(12, 4, 4)]);
+    assert_eq!(found, BTreeMap::from([(100, Some(4))]));
+}
+
+#[test]
+fn how_much_of_a_file_was_resident_at_the_exit_is_not_known() {
+    let found = at_teardown(&[file(0..10, memtrace_common::Backing::File)], &[run(0, 5, 5)]);
+    assert_eq!(found, BTreeMap::from([(0, None)]));
+}
+
+#[test]
+fn regions_come_with_the_most_resident_first() {
+    let regions = [anon(0..5), anon(10..20), anon(30..90)];
+    let events = [&[run(0, 4, 4), run(10, 2, 2)][..], &exited(Ledger::default())].concat();
+    let rows = only(&model(&regions, &events)).regions;
+    let starts: Vec<&str> = rows.iter().map(|row| row.start.as_str()).collect();
+    assert_eq!(starts, ["0x0", "0xa000", "0x1e000"]);
+}
+
+fn counters() -> impl Strategy<Value = PathCounters> {
+    let pages = 0..1_u64 << 20;
+    (prop::array::uniform4(pages.clone()), pages.clone(), pages)
+        .prop_map(|(zapped, freed, late)| left(zapped, freed, late))
+}
+
+fn any_ledger() -> impl Strategy<Value = Ledger> {
+    let pages = || prop::array::uniform4(-(1_i64 << 20)..1 << 24);
+    (pages(), pages(), prop::collection::vec(counters(), PATHS)).prop_map(
+        |(base, in_pages, all)| {
+            let paths: Vec<(Path, PathCounters)> = Path::ALL.into_iter().zip(all).collect();
+            ledger(base, in_pages, &paths)
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_came_in_is_resident_or_went_out_or_is_unexplained(
+        first in any_ledger(),
+        second in any_ledger(),
+        resident in prop::option::of(0..1_u64 << 30),
+    ) {
+        // A process that executed once: its two address spaces balance together.
+        let mut model = model(&[anon(0..10)], &[]);
+        model.apply(&Event::MmEnd(MmEnd { header: header(), ledger: first }));
+        model.apply(&exec((0, 0)));
+        let process = match resident {
+            Some(pages) => {
+                model.replace_ledger(MM, second);
+                read(&model, residency(0..10, pages, 0, 0))
+            }
+            None => {
+                for event in exited(second) {
+                    model.apply(&event);
+                }
+                only(&model)
+            }
+        };
+        let Balance { r#in, out, resident: still, unexplained } = process.balance;
+        let [r#in, out, still, unexplained] =
+            [r#in, out, still, unexplained].map(|figure| figure.expect("known"));
+        prop_assert_eq!(r#in, out + still + unexplained);
+        prop_assert_eq!(still, resident.unwrap_or(0) as i64 * PAGE as i64);
+
+        let Reclaimed { total, by_path } = process.reclaimed;
+        prop_assert_eq!(total, by_path.values().map(|path| path.freed).sum::<u64>());
+        prop_assert_eq!(out as u64, by_path.values().map(|path| path.zapped).sum::<u64>());
+        for path in by_path.values() {
+            prop_assert!(path.late <= path.freed);
+            prop_assert_eq!(path.kept_elsewhere, path.zapped.saturating_sub(path.freed));
+        }
+        prop_assert_eq!(total, model.reclaimed_bytes());
+    }
+
+    #[test]
+    fn a_region_never_has_more_resident_than_it_is_large(
+        bounds in prop::collection::btree_set(0..64_u64, 2..10),
+        runs in prop::collection::vec((0..64_u64, 1..20_u64, 0..20_u64), 0..10),
+    ) {
+        let bounds: Vec<u64> = bounds.into_iter().collect();
+        let regions: Vec<Region> =
+            bounds.chunks_exact(2).map(|pair| anon(pair[0]..pair[1])).collect();
+        // The runs of one teardown do not overlap: each frame comes back once.
+        let mut free = 0;
+        let mut disjoint = Vec::new();
+        for (gap, pages, frames) in runs {
+            disjoint.push(run(free + gap, pages, frames.min(pages)));
+            free += gap + pages;
+        }
+        let found = at_teardown(&regions, &disjoint);
+        prop_assert_eq!(found.len(), regions.len());
+        for region in regions {
+            let pages = (region.end - region.start) / PAGE;
+            let resident = found[&(region.start / PAGE)].expect("anonymous");
+            prop_assert!(resident <= pages, "{resident} of {pages} pages");
+        }
+    }
+}
+
+mod pages {
+    //! The slow, obvious model: one entry a page. It makes the records that the probes would write.
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    pub(super) enum Op {
+        Map(std::ops::Range<u64>),
+        Touch(std::ops::Range<u64>),
+        /// Another mm gets these frames too, as by fork.
+        Share(std::ops::Range<u64>),
+        Unmap(std::ops::Range<u64>),
+        DontNeed(std::ops::Range<u64>),
+        /// The heap ends here.
+        Brk(u64),
+    }
+
+    /// Pages of the heap; mappings lie below.
+    const HEAP: std::ops::Range<u64> = 64..80;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Page {
+        Untouched,
+        Resident,
+        Shared,
+    }
+
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(super) struct Figures {
+        calls: u64,
+        requested: u64,
+        zapped: u64,
+        freed: u64,
+    }
+
+    impl From<&PathReport> for Figures {
+        fn from(report: &PathReport) -> Self {
+            let &PathReport { calls, requested, zapped, freed, late, kept_elsewhere } = report;
+            assert_eq!((late, kept_elsewhere), (0, zapped - freed));
+            Self { calls, requested: requested / PAGE, zapped: zapped / PAGE, freed: freed / PAGE }
+        }
+    }
+
+    #[derive(Default)]
+    pub(super) struct Pages {
+        pages: BTreeMap<u64, Page>,
+        seq: u64,
+        faulted: i64,
+        pub(super) by_path: BTreeMap<&'static str, Figures>,
+    }
+
+    impl Pages {
+        /// Applies an operation and returns its records.
+        pub(super) fn apply(&mut self, op: &Op) -> Vec<Event> {
+            self.seq += 1;
+            match op.clone() {
+                Op::Map(pages) => {
+                    let left = self.take(&pages);
+                    self.pages.extend(pages.clone().map(|page| (page, Page::Untouched)));
+                    let path = (left.zapped > 0).then_some(Path::Overmap);
+                    let args = [pages.start * PAGE, len(&pages), 3, 0x32, 0, 0];
+                    let region = Region { seq: self.seq, ..anon(pages.clone()) };
+                    let ret = (pages.start * PAGE) as i64;
+                    let call = self.call(Syscall::Mmap, args, ret, path, left);
+                    self.book(path, &pages, left);
+                    vec![Event::MapRegion(region), call]
+                }
+                Op::Touch(pages) => {
+                    for (_, page) in self.pages.range_mut(pages) {
+                        if *page == Page::Untouched {
+                            *page = Page::Resident;
+                            self.faulted += 1;
+                        }
+                    }
+                    Vec::new()
+                }
+                Op::Share(pages) => {
+                    for (_, page) in self.pages.range_mut(pages) {
+                        if *page == Page::Resident {
+                            *page = Page::Shared;
+                        }
+                    }
+                    Vec::new()
+                }
+                Op::Unmap(pages) => {
+                    let left = self.take(&pages);
+                    let args = [pages.start * PAGE, len(&pages), 0, 0, 0, 0];
+                    let call = self.call(Syscall::Munmap, args, 0, Some(Path::Munmap), left);
+                    self.book(Some(Path::Munmap), &pages, left);
+                    vec![call]
+                }
+                Op::DontNeed(pages) => {
+                    // With a hole it fails: a caller asks for what is mapped.
+                    if pages.clone().any(|page| !self.pages.contains_key(&page)) {
+                        return Vec::new();
+                    }
+                    let left = self.take(&pages);
+                    self.pages.extend(pages.clone().map(|page| (page, Page::Untouched)));
+                    let args = [pages.start * PAGE, len(&pages), 4, 0, 0, 0];
+                    let call = self.call(Syscall::Madvise, args, 0, Some(Path::DontNeed), left);
+                    self.book(Some(Path::DontNeed), &pages, left);
+                    vec![call]
+                }
+                Op::Brk(end) => self.brk(end),
+            }
+        }
+
+        fn brk(&mut self, end: u64) -> Vec<Event> {
+            let heap = self.pages.range(HEAP).count() as u64;
+            let old = HEAP.start + heap;
+            let mut records = Vec::new();
+            let mut left = Figures::default();
+            if end > old {
+                self.pages.extend((old..end).map(|page| (page, Page::Untouched)));
+                let region = Region { seq: self.seq, ..anon(HEAP.start..end) };
+                records.push(Event::MapRegion(region));
+            } else {
+                left = self.take(&(end..old));
+            }
+            let path = (end < old).then_some(Path::Brk);
+            let args = [end * PAGE, 0, 0, 0, 0, 0];
+            records.push(self.call(Syscall::Brk, args, (end * PAGE) as i64, path, left));
+            self.book(path, &(end..old), left);
+            records
+        }
+
+        /// The records of the end.
+        pub(super) fn exit(&mut self) -> [Event; 2] {
+            let mapped = self.pages.len() as u64;
+            let left = self.take(&(0..u64::MAX));
+            self.book(Some(Path::Exit), &(0..mapped), left);
+            let mut ledger = Ledger::default();
+            ledger.in_pages[Counter::Anon as usize] = self.faulted;
+            for path in Path::ALL {
+                if let Some(figures) = self.by_path.get(path_name(path)) {
+                    let books = &mut ledger.paths[path.index()];
+                    books.zapped_pages[Counter::Anon as usize] = figures.zapped;
+                    books.freed_frames = figures.freed;
+                }
+            }
+            exited(ledger)
+        }
+
+        pub(super) fn regions_mapped(&self) -> u64 {
+            self.pages.len() as u64
+        }
+
+        /// Takes pages away and counts the frames.
+        fn take(&mut self, pages: &std::ops::Range<u64>) -> Figures {
+            let mut left = Figures::default();
+            self.pages.retain(|page, state| {
+                let taken = pages.contains(page);
+                left.zapped += u64::from(taken && *state != Page::Untouched);
+                left.freed += u64::from(taken && *state == Page::Resident);
+                !taken
+            });
+            left
+        }
+
+        fn book(&mut self, path: Option<Path>, pages: &std::ops::Range<u64>, left: Figures) {
+            let Some(path) = path else { return };
+            let figures = self.by_path.entry(path_name(path)).or_default();
+            figures.calls += 1;
+            figures.requested += pages.end - pages.start;
+            figures.zapped += left.zapped;
+            figures.freed += left.freed;
+        }
+
+        fn call(
+            &self,
+            syscall: Syscall,
+            args: [u64; 6],
+            ret: i64,
+            path: Option<Path>,
+            left: Figures,
+        ) -> Event {
+            let path = path.filter(|_| left.zapped > 0).map_or(Path::NONE, |path| path as u16);
+            Event::Call(Call {
+                header: header(),
+                seq: self.seq,
+                args,
+                ret,
+                zapped_pages: left.zapped,
+                freed_frames: left.freed,
+                syscall: syscall as u16,
+                path,
+                reserved: 0,
+            })
+        }
+    }
+
+    fn len(pages: &std::ops::Range<u64>) -> u64 {
+        (pages.end - pages.start) * PAGE
+    }
+
+    pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let low = || (0..56_u64, 1..16_u64).prop_map(|(start, len)| start..(start + len).min(64));
+        let any = || (0..72_u64, 1..24_u64).prop_map(|(start, len)| start..(start + len).min(80));
+        let op = prop_oneof![
+            3 => low().prop_map(Op::Map),
+            4 => any().prop_map(Op::Touch),
+            1 => any().prop_map(Op::Share),
+            2 => low().prop_map(Op::Unmap),
+            2 => any().prop_map(Op::DontNeed),
+            2 => HEAP.prop_map(Op::Brk),
+        ];
+        prop::collection::vec(op, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn the_figures_of_each_path_are_those_of_a_count_page_by_page(ops in ops()) {
+            let mut pages = Pages::default();
+            let mut model = Model::default();
+            model.apply(&exec((HEAP.start * PAGE, HEAP.start * PAGE)));
+            for op in &ops {
+                for record in pages.apply(op) {
+                    model.apply(&record);
+                }
+                let mapped = model.space(model.processes()[0].spaces[0]).mapped();
+                prop_assert_eq!(mapped, pages.regions_mapped() * PAGE, "after {:?}", op);
+            }
+            for record in pages.exit() {
+                model.apply(&record);
+            }
+            let process = only(&model);
+            let found: BTreeMap<&str, Figures> = process
+                .reclaimed
+                .by_path
+                .iter()
+                .map(|(&path, report)| (path, Figures::from(report)))
+                .collect();
+            prop_assert_eq!(found, pages.by_path);
+            prop_assert_eq!(process.balance.unexplained, Some(0));
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What memtrace knows of the traced processes. Pure: events in, changes and reports out.
+//!
+//! Reading order: [`Model::apply`] is the one dispatch; `space` turns a call into figures, `build`
+//! turns the model into a report.
+
+pub mod build;
+pub mod change;
+pub mod process;
+pub mod region_map;
+pub mod report;
+pub mod space;
+
+use std::collections::{HashMap, VecDeque};
+
+use memtrace_common::{Call, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Syscall, TaskSeed};
+
+use change::{Change, What};
+use process::{FaultCounts, Process};
+use space::{AddressSpace, Layout};
+
+/// An address space's place in [`Model::spaces`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpaceId(usize);
+
+/// All that is known. One task owns it.
+#[derive(Debug, Default)]
+pub struct Model {
+    processes: Vec<Process>,
+    /// Living processes by `tgid`.
+    by_tgid: HashMap<u32, usize>,
+    spaces: Vec<AddressSpace>,
+    /// Living address spaces by the address of their `mm_struct`.
+    by_mm: HashMap<u64, SpaceId>,
+    /// Names of mapped files by device and inode.
+    names: HashMap<(u32, u64), String>,
+    /// Region maps that were read again.
+    resyncs: u64,
+    /// Address spaces that ended, by the address of their `mm_struct`: frames may still come late.
+    ended: VecDeque<(u64, SpaceId)>,
+}
+
+/// So many of the address spaces that ended last are looked at again.
+const WATCHED_ENDS: usize = 256;
+
+/// Exited processes beyond this many keep their figures but not their regions.
+const KEPT_REGION_MAPS: usize = 1000;
+
+/// `CLONE_VM` (include/uapi/linux/sched.h).
+const CLONE_VM: u64 = 0x100;
+
+impl Model {
+    /// Applies one event. Returns the line that it adds to the live stream.
+    pub fn apply(&mut self, event: &Event) -> Option<Change> {
+        let header = *event.header();
+        let what = match event {
+            Event::MapRegion(region) => {
+                self.space_mut(region.header.mm).store(region);
+                None
+            }
+            Event::UnmapRegion(region) => {
+                self.space_mut(region.header.mm).erase(region);
+                None
+            }
+            Event::Call(call) => self.call(call),
+            Event::Fork(fork) => Some(self.fork(fork)),
+            Event::Exec(exec) => Some(self.exec(exec)),
+            Event::Exit(exit) => {
+                let at = self.by_tgid.remove(&header.tgid)?;
+                let process = &mut self.processes[at];
+                process.exit_status = Some(exit.exit_code);
+                process.faults.now = Some((exit.minor_faults, exit.major_faults));
+                Some(What::Exit { code: process::exit_code(exit.exit_code) })
+            }
+            Event::MmEnd(end) => self.mm_end(end),
+            Event::Fault(fault) => Some(What::Fault {
+                address: fault.address,
+                // `X86_PF_WRITE` and `X86_PF_INSTR` (arch/x86/include/asm/trap_pf.h).
+                access: match fault.error_code {
+                    code if code & 2 != 0 => "write",
+                    code if code & 16 != 0 => "exec",
+                    _ => "read",
+                },
+                from_kernel: fault.from_kernel != 0,
+            }),
+            Event::FileName(file) => {
+                let name = text(&file.name);
+                self.names.entry((file.dev, file.inode)).or_insert(name);
+                None
+            }
+            Event::TaskSeed(seed) => {
+                self.seed(seed);
+                None
+            }
+            Event::TeardownRun(run) => {
+                let pages = run.first..run.first.saturating_add(run.pages);
+                self.space_mut(header.mm).torn_down.push((pages, run.frames));
+                None
+            }
+        };
+        what.map(|what| Change {
+            time_ns: header.time_ns,
+            tgid: header.tgid,
+            tid: header.tid,
+            what,
+        })
+    }
+
+    /// Adds a process that was there when tracing began, unless it is known.
+    fn seed(&mut self, seed: &TaskSeed) {
+        if self.by_tgid.contains_key(&seed.header.tgid) {
+            return;
+        }
+        let space = self.space_id(seed.header.mm);
+        self.spaces[space.0].layout = Layout::from(seed);
+        self.add_process(seed.header.tgid, seed.start_ns, vec![space]);
+    }
+
+    /// Adds a process of which only the `tgid` is known: what it does next is followed.
+    pub fn expect_process(&mut self, tgid: u32) {
+        self.add_process(tgid, 0, Vec::new());
+    }
+
+    /// Replaces the region map of an address space by a snapshot.
+    pub fn replace_regions(&mut self, mm: u64, regions: &[Region]) {
+        let space = self.space_mut(mm);
+        let again = space.stale;
+        space.replace(regions);
+        self.resyncs += u64::from(again);
+    }
+
+    /// Takes in what the kernel counted for an address space.
+    pub fn replace_ledger(&mut self, mm: u64, ledger: Ledger) {
+        if let Some(&SpaceId(at)) = self.by_mm.get(&mm) {
+            self.spaces[at].ledger = ledger;
+        }
+    }
+
+    /// Returns the address spaces that ended last, whose late frames are still being booked.
+    pub fn ended(&self) -> Vec<(u64, SpaceId)> {
+        self.ended.iter().copied().collect()
+    }
+
+    /// Takes in what the kernel booked for an address space after its end.
+    pub fn replace_final_ledger(&mut self, SpaceId(at): SpaceId, ledger: Ledger) {
+        self.spaces[at].ledger = ledger;
+    }
+
+    /// Marks every living address space as unknown: records were lost.
+    pub fn lost_records(&mut self) {
+        for &SpaceId(at) in self.by_mm.values() {
+            self.spaces[at].stale = true;
+        }
+    }
+
+    /// Returns the living address spaces whose region map must be read again, each with a `tgid`
+    /// that has it.
+    pub fn stale(&self) -> Vec<(u32, u64)> {
+        let mut stale = Vec::new();
+        for (&mm, &id) in &self.by_mm {
+            if self.spaces[id.0].stale
+                && let Some(process) = self.living().find(|process| process.space() == Some(id))
+            {
+                stale.push((process.tgid, mm));
+            }
+        }
+        stale
+    }
+
+    /// Returns the processes that have not exited.
+    pub fn living(&self) -> impl Iterator<Item = &Process> {
+        self.by_tgid.values().map(|&at| &self.processes[at])
+    }
+
+    /// Returns the living address spaces by the address of their `mm_struct`.
+    pub fn living_mms(&self) -> impl Iterator<Item = u64> {
+        self.by_mm.keys().copied()
+    }
+
+    /// Returns every process that was traced, in the order in which they were seen.
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// Returns a process that has not exited.
+    pub fn process_mut(&mut self, tgid: u32) -> Option<&mut Process> {
+        self.by_tgid.get(&tgid).map(|&at| &mut self.processes[at])
+    }
+
+    /// Returns an address space.
+    pub fn space(&self, SpaceId(at): SpaceId) -> &AddressSpace {
+        &self.spaces[at]
+    }
+
+    /// Remembers the name of a mapped file.
+    pub fn name_file(&mut self, dev: u32, inode: u64, name: String) {
+        self.names.insert((dev, inode), name);
+    }
+
+    /// Returns what the kernel's page allocator got back so far, bytes.
+    pub fn reclaimed_bytes(&self) -> u64 {
+        let frames = |space: &AddressSpace| -> u64 {
+            space.ledger.paths.iter().map(|path| path.freed_frames + path.late_frames).sum()
+        };
+        self.spaces.iter().map(frames).sum::<u64>() * region_map::PAGE
+    }
+
+    fn add_process(&mut self, tgid: u32, start_ns: u64, spaces: Vec<SpaceId>) -> &mut Process {
+        let at = self.processes.len();
+        self.by_tgid.insert(tgid, at);
+        self.processes.push(Process {
+            tgid,
+            start_ns,
+            comm: String::new(),
+            exe: None,
+            exit_status: None,
+            spaces,
+            faults: FaultCounts::default(),
+        });
+        &mut self.processes[at]
+    }
+
+    fn space_id(&mut self, mm: u64) -> SpaceId {
+        *self.by_mm.entry(mm).or_insert_with(|| {
+            self.spaces.push(AddressSpace::default());
+            SpaceId(self.spaces.len() - 1)
+        })
+    }
+
+    fn space_mut(&mut self, mm: u64) -> &mut AddressSpace {
+        let SpaceId(at) = self.space_id(mm);
+        &mut self.spaces[at]
+    }
+
+    fn call(&mut self, call: &Call) -> Option<What> {
+        let syscall = Syscall::from_raw(call.syscall)?;
+        let range = self.space_mut(call.header.mm).call(syscall, call);
+        let returns_address =
+            matches!(syscall, Syscall::Mmap | Syscall::Mremap | Syscall::Shmat | Syscall::Brk);
+        Some(What::Call {
+            call: change::syscall_name(syscall),
+            start: range.start,
+            requested: range.end - range.start,
+            detail: change::detail(syscall, &call.args),
+            ret: if returns_address || call.ret < 0 { call.ret } else { 0 },
+            path: Path::from_raw(call.path).map(change::path_name),
+            zapped: call.zapped_pages * region_map::PAGE,
+            freed: call.freed_frames * region_map::PAGE,
+        })
+    }
+
+    fn fork(&mut self, fork: &Fork) -> What {
+        let &Fork { header, child_tgid, followed, parent_mm, .. } = fork;
+        if followed != 0 {
+            let parent = self.by_tgid.get(&header.tgid).map(|&at| &self.processes[at]);
+            let (comm, exe) =
+                parent.map(|parent| (parent.comm.clone(), parent.exe.clone())).unwrap_or_default();
+            let layout = self.by_mm.get(&parent_mm).map(|&SpaceId(at)| self.spaces[at].layout);
+            let space = self.space_id(header.mm);
+            if fork.clone_flags & CLONE_VM == 0
+                && let Some(layout) = layout
+            {
+                self.spaces[space.0].layout = layout;
+            }
+            let child = self.add_process(child_tgid, fork.child_start_ns, vec![space]);
+            (child.comm, child.exe) = (comm, exe);
+        }
+        What::Fork { child: child_tgid, followed: followed != 0 }
+    }
+
+    fn exec(&mut self, exec: &Exec) -> What {
+        let path = text(&exec.path);
+        let space = self.space_id(exec.header.mm);
+        self.spaces[space.0].begin(Layout::from(exec));
+        let tgid = exec.header.tgid;
+        if !self.by_tgid.contains_key(&tgid) {
+            self.add_process(tgid, exec.start_ns, Vec::new());
+        }
+        if let Some(process) = self.process_mut(tgid) {
+            if process.spaces.is_empty() {
+                process.faults.before = (exec.minor_faults, exec.major_faults);
+            }
+            process.start_ns = exec.start_ns;
+            process.spaces.push(space);
+            process.comm = comm_of(&path);
+            process.exe = Some(path.clone());
+        }
+        What::Exec { path }
+    }
+
+    fn mm_end(&mut self, end: &MmEnd) -> Option<What> {
+        let &MmEnd { header, ledger } = end;
+        let id = self.by_mm.remove(&header.mm)?;
+        let is_last_of_any = self.processes.iter().rev().any(|process| process.space() == Some(id));
+        let keep = is_last_of_any && self.processes.len() <= KEPT_REGION_MAPS;
+        self.spaces[id.0].end(ledger, keep);
+        self.ended.retain(|&(mm, _)| mm != header.mm);
+        self.ended.push_back((header.mm, id));
+        if self.ended.len() > WATCHED_ENDS {
+            self.ended.pop_front();
+        }
+        let pages = |path: Path| ledger.paths[path.index()].resident_pages();
+        let frames = |path: Path| ledger.paths[path.index()].freed_frames;
+        Some(What::MmEnd {
+            zapped: (pages(Path::Exec) + pages(Path::Exit)) * region_map::PAGE,
+            freed: (frames(Path::Exec) + frames(Path::Exit)) * region_map::PAGE,
+        })
+    }
+}
+
+/// Returns a zero-terminated name as text.
+fn text(bytes: &[u8]) -> String {
+    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+/// Returns the name that the kernel gives a process after exec: the last component, 15 bytes
+/// (`TASK_COMM_LEN`).
+fn comm_of(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]).into_owned()
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+//! The VMAs of one address space, in address order.
+//!
+//! Changes arrive in the order of the ring buffer, which is not always the order in which the
+//! kernel made them: `munmap` gives its lock up before it returns. So each VMA carries the number
+//! of the write section that stored it, and an erase takes only what is not newer than itself.
+
+use std::{collections::BTreeMap, ops::Range};
+
+/// What backs a VMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Anonymous memory.
+    Anon {
+        /// Linear page index of the first page (`vm_pgoff`): its address when it was first mapped.
+        index: u64,
+    },
+    /// A file.
+    File {
+        /// `(major << 20) | minor`.
+        dev: u32,
+        /// Inode number.
+        inode: u64,
+        /// Offset of the first byte.
+        offset: u64,
+        /// It lives on tmpfs.
+        shmem: bool,
+    },
+}
+
+impl Backing {
+    /// Returns the backing `len` bytes further on.
+    const fn advance(self, len: u64) -> Self {
+        match self {
+            Self::Anon { index } => Self::Anon { index: index.wrapping_add(len / PAGE) },
+            Self::File { dev, inode, offset, shmem } => {
+                Self::File { dev, inode, offset: offset.wrapping_add(len), shmem }
+            }
+        }
+    }
+}
+
+/// Bytes of a page on the architectures that the probes run on.
+pub const PAGE: u64 = 4096;
+
+/// A virtual memory area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vma {
+    /// Page-aligned byte addresses, never empty.
+    pub range: Range<u64>,
+    /// What backs it.
+    pub backing: Backing,
+    /// `vm_flags` of the kernel.
+    pub flags: u64,
+    /// Number of the write section that stored it.
+    pub seq: u64,
+}
+
+/// `VM_READ`, `VM_WRITE`, `VM_EXEC` and `VM_MAYSHARE` (include/linux/mm.h, 5.10 to 7.3).
+pub mod flag {
+    /// May be read.
+    pub const READ: u64 = 1;
+    /// May be written.
+    pub const WRITE: u64 = 2;
+    /// May be executed.
+    pub const EXEC: u64 = 4;
+    /// Shared: what /proc/PID/maps shows as `s`.
+    pub const MAYSHARE: u64 = 0x80;
+    /// The bits that `mprotect` sets.
+    pub const PROTECTION: u64 = READ | WRITE | EXEC;
+}
+
+impl Vma {
+    /// Returns its size in bytes.
+    pub const fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Tells whether it has no bytes, which no VMA in a map does.
+    pub const fn is_empty(&self) -> bool {
+        self.range.end <= self.range.start
+    }
+
+    /// Returns its protection as /proc/PID/maps shows it.
+    pub fn protection(&self) -> String {
+        let letter = |flag, letter| if self.flags & flag != 0 { letter } else { '-' };
+        let shared = if self.flags & flag::MAYSHARE != 0 { 's' } else { 'p' };
+        [letter(flag::READ, 'r'), letter(flag::WRITE, 'w'), letter(flag::EXEC, 'x'), shared]
+            .iter()
+            .collect()
+    }
+
+    /// Splits in two at `at`, which lies strictly inside.
+    fn split(self, at: u64) -> (Self, Self) {
+        debug_assert!(self.range.start < at && at < self.range.end);
+        let Self { range: Range { start, end }, backing, flags, seq } = self;
+        (
+            Self { range: start..at, backing, flags, seq },
+            Self { range: at..end, backing: backing.advance(at - start), flags, seq },
+        )
+    }
+}
+
+/// The VMAs of one address space.
+///
+/// Invariant: no two VMAs overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionMap {
+    by_start: BTreeMap<u64, Vma>,
+    /// Ranges whose state is known as of a write section: what is not newer was seen already.
+    /// Empty, or ascending and without a gap.
+    floors: Vec<(Range<u64>, u64)>,
+    /// Sum of all sizes.
+    mapped: u64,
+}
+
+impl RegionMap {
+    /// Builds the map from a snapshot: VMAs in ascending order, each as of its own `seq`.
+    ///
+    /// The snapshot need not be of one moment: between two VMAs there was nothing as of the later
+    /// one's `seq`. Changes that are not newer than what the snapshot saw will be ignored.
+    pub fn from_snapshot(vmas: impl IntoIterator<Item = Vma>) -> Self {
+        let mut map = Self::default();
+        let mut floors: Vec<(Range<u64>, u64)> = Vec::new();
+        let mut seen_to = 0;
+        let mut last_seq = 0;
+        for vma in vmas {
+            let Vma { range, seq, .. } = vma.clone();
+            last_seq = seq;
+            // A VMA that grew between two reads overlaps what was read before: the later counts.
+            let start = range.start.min(seen_to);
+            match floors.last_mut() {
+                Some((floor, known)) if *known == seq => floor.end = range.end.max(floor.end),
+                _ => floors.push((start.max(seen_to)..range.end, seq)),
+            }
+            seen_to = range.end.max(seen_to);
+            map.erase(range, u64::MAX);
+            map.insert(vma);
+        }
+        floors.push((seen_to..u64::MAX, last_seq));
+        map.floors = floors;
+        map
+    }
+
+    /// Iterates over the VMAs in address order.
+    pub fn iter(&self) -> impl Iterator<Item = &Vma> {
+        self.by_start.values()
+    }
+
+    /// Returns the number of VMAs.
+    pub fn count(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// Returns the sum of all sizes, in bytes.
+    pub const fn mapped(&self) -> u64 {
+        self.mapped
+    }
+
+    /// Returns the VMA that holds `address`.
+    pub fn find(&self, address: u64) -> Option<&Vma> {
+        let (_, vma) = self.by_start.range(..=address).next_back()?;
+        vma.range.contains(&address).then_some(vma)
+    }
+
+    /// Stores `vma`: whatever older was there is replaced, and returned clipped to it.
+    pub fn store(&mut self, vma: Vma) -> Vec<Vma> {
+        let mut replaced = Vec::new();
+        for part in self.newer_than_floors(vma.range.clone(), vma.seq) {
+            replaced.extend(self.take(part.clone(), vma.seq));
+            let mut piece = vma.clone();
+            piece.backing = vma.backing.advance(part.start - vma.range.start);
+            piece.range = part;
+            self.insert(piece);
+        }
+        replaced
+    }
+
+    /// Erases what write section `seq` erased and returns the pieces that were there, clipped.
+    pub fn erase(&mut self, range: Range<u64>, seq: u64) -> Vec<Vma> {
+        let parts = self.newer_than_floors(range, seq);
+        parts.into_iter().flat_map(|part| self.take(part, seq)).collect()
+    }
+
+    /// Sets the protection bits of a range that was mapped without a hole in write section `seq`.
+    ///
+    /// What has them already is left whole, as the kernel does: it may have been merged with a
+    /// neighbour.
+    pub fn protect(&mut self, range: Range<u64>, protection: u64, seq: u64) {
+        for part in self.newer_than_floors(range, seq) {
+            let before = self.find(part.start).map_or(part.start, |vma| vma.range.start);
+            let pieces: Vec<Range<u64>> = self
+                .by_start
+                .range(before..part.end)
+                .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
+                .map(|(_, vma)| vma.range.start.max(part.start)..vma.range.end.min(part.end))
+                .collect();
+            for piece in pieces {
+                for mut vma in self.take(piece, seq) {
+                    vma.flags = vma.flags & !flag::PROTECTION | protection;
+                    self.insert(vma);
+                }
+            }
+            // Whoever protects it later by our clock, but earlier by the kernel's, is too late.
+            for (_, vma) in self.by_start.range_mut(part.clone()) {
+                if vma.range.end <= part.end {
+                    vma.seq = vma.seq.max(seq);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, vma: Vma) {
+        debug_assert!(!vma.is_empty());
+        self.mapped += vma.len();
+        if let Some(replaced) = self.by_start.insert(vma.range.start, vma) {
+            self.mapped -= replaced.len();
+        }
+    }
+
+    fn remove(&mut self, start: u64) -> Option<Vma> {
+        let vma = self.by_start.remove(&start)?;
+        self.mapped -= vma.len();
+        Some(vma)
+    }
+
+    /// Takes the pieces in `range` that are not newer than `seq` out of the map.
+    fn take(&mut self, range: Range<u64>, seq: u64) -> Vec<Vma> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        self.split_at(range.start, seq);
+        self.split_at(range.end, seq);
+        let inside = self.by_start.range(range);
+        let starts: Vec<u64> =
+            inside.filter(|(_, vma)| vma.seq <= seq).map(|(&start, _)| start).collect();
+        starts.into_iter().filter_map(|start| self.remove(start)).collect()
+    }
+
+    /// Makes `at` a boundary between VMAs, unless what holds it is newer than `seq`.
+    fn split_at(&mut self, at: u64, seq: u64) {
+        let splits = self.find(at).filter(|vma| vma.range.start < at && vma.seq <= seq);
+        let Some(start) = splits.map(|vma| vma.range.start) else { return };
+        let Some(vma) = self.remove(start) else { return };
+        let (low, high) = vma.split(at);
+        self.insert(low);
+        self.insert(high);
+    }
+
+    /// Returns the parts of `range` whose snapshot is older than `seq`.
+    fn newer_than_floors(&self, range: Range<u64>, seq: u64) -> Vec<Range<u64>> {
+        if self.floors.is_empty() {
+            return vec![range];
+        }
+        let first = self.floors.partition_point(|(floor, _)| floor.end <= range.start);
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        for (floor, known) in &self.floors[first..] {
+            if floor.start >= range.end {
+                break;
+            }
+            if *known >= seq {
+                continue;
+            }
+            let part = floor.start.max(range.start)..floor.end.min(range.end);
+            match parts.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => parts.push(part),
+            }
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+#[path = "region_map_tests.rs"]
+mod tests;

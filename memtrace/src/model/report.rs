@@ -1,0 +1,229 @@
+//! The report: plain data, the same for every output format. Documented in docs/OUTPUT.md.
+//!
+//! Sizes are bytes, times nanoseconds of `CLOCK_BOOTTIME`; an unknown figure is `None`, never 0.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Everything that one run of memtrace has to say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Name and version of this layout.
+    pub schema: &'static str,
+    /// Where it was measured.
+    pub host: Host,
+    /// When, and how completely.
+    pub window: Window,
+    /// The traced processes, in the order in which they were seen.
+    pub processes: Vec<ProcessReport>,
+}
+
+/// [`Report::schema`] of this build.
+pub const SCHEMA: &str = "memtrace.report/1";
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// Bytes of a page.
+    pub page_size: u64,
+}
+
+/// The time in which was traced.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Window {
+    /// When the probes were attached.
+    pub start_ns: u64,
+    /// When the report was made.
+    pub end_ns: u64,
+    /// Records that the probes wrote.
+    pub emitted: u64,
+    /// Records that were lost because the ring buffer was full.
+    pub dropped: u64,
+    /// Region maps that were read again because something was lost.
+    pub resyncs: u64,
+    /// Nothing was lost.
+    pub complete: bool,
+    /// The probes and what became of them.
+    pub probes: Vec<ProbeReport>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProbeReport {
+    /// What it watches.
+    pub name: String,
+    /// The hook that was taken, `None` when none could be.
+    pub hook: Option<String>,
+    /// `attached`, `skipped` (not asked for) or `unsupported`.
+    pub state: &'static str,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProcessReport {
+    /// What users call its PID.
+    pub tgid: u32,
+    /// When it started.
+    pub start_time: u64,
+    /// Its name.
+    pub comm: String,
+    /// Its executable, as given to exec or from `/proc/PID/exe`.
+    pub exe: Option<String>,
+    /// `running`, `exited` or `unknown`.
+    pub state: &'static str,
+    /// Exit code, or 128 and the signal that ended it.
+    pub exit_code: Option<i32>,
+    /// What it holds: now, or just before it exited.
+    pub memory: Memory,
+    /// What it asked for.
+    pub mapped: Mapped,
+    /// What left it.
+    pub reclaimed: Reclaimed,
+    /// Its page faults in the window.
+    pub faults: Faults,
+    /// What came in against what went out and what is there.
+    pub balance: Balance,
+    /// What its allocators hold; empty until they are walked.
+    pub allocators: Vec<AllocatorReport>,
+    /// Its regions, the largest first.
+    pub regions: Vec<RegionReport>,
+}
+
+/// What a process holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Size of all its regions.
+    pub mapped: Option<u64>,
+    /// Frames that it has mapped.
+    pub resident: Option<u64>,
+    /// `resident` by what backs it.
+    pub resident_by_kind: ResidentByKind,
+    /// Resident and not known to be free.
+    pub live: Option<u64>,
+    /// Given up by the program, frames still taken.
+    pub freed_not_reclaimed: FreedNotReclaimed,
+    /// Mapped without a frame.
+    pub reserved: Option<u64>,
+    /// In swap.
+    pub swapped: Option<u64>,
+}
+
+/// Resident bytes by what backs them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ResidentByKind {
+    /// Anonymous memory.
+    pub anon: Option<u64>,
+    /// Files.
+    pub file: Option<u64>,
+    /// tmpfs: shared anonymous memory, memfd, System V.
+    pub shmem: Option<u64>,
+}
+
+/// Given up by the program, frames still taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FreedNotReclaimed {
+    /// All of it; `None` while one part is unknown.
+    pub total: Option<u64>,
+    /// Kept by allocators.
+    pub allocator: Option<u64>,
+    /// `MADV_FREE`d and not yet taken.
+    pub lazy_free: Option<u64>,
+}
+
+/// Address space that a process asked for in the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Mapped {
+    /// Calls of mmap, growing brk and mremap, and shmat that succeeded.
+    pub calls: u64,
+    /// Bytes that they added.
+    pub requested: u64,
+    /// The largest size of all regions together.
+    pub peak: u64,
+}
+
+/// What left a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reclaimed {
+    /// Bytes that the page allocator got back, by any path.
+    pub total: u64,
+    /// The same by path; a path that nothing took is absent.
+    pub by_path: BTreeMap<&'static str, PathReport>,
+}
+
+/// What left by one path. The four figures of docs/OUTPUT.md, never mixed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PathReport {
+    /// Operations.
+    pub calls: u64,
+    /// Bytes of their ranges.
+    pub requested: u64,
+    /// Resident bytes detached from this process.
+    pub zapped: u64,
+    /// Bytes that the page allocator got back, `late` ones included.
+    pub freed: u64,
+    /// Bytes of `freed` that came back after the call, out of a per-CPU batch or from task work.
+    pub late: u64,
+    /// `zapped - freed`: the frames live on elsewhere.
+    pub kept_elsewhere: u64,
+}
+
+/// Page faults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Without I/O.
+    pub minor: Option<u64>,
+    /// With I/O.
+    pub major: Option<u64>,
+    /// Frames that were zeroed for it.
+    pub zeroed: Option<u64>,
+}
+
+/// `in = resident + out + unexplained`, all in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Balance {
+    /// Resident when tracing began and faulted in since.
+    pub r#in: Option<i64>,
+    /// Zapped, by any path.
+    pub out: Option<i64>,
+    /// Resident at the end, measured on its own; 0 after the teardown.
+    pub resident: Option<i64>,
+    /// What is left over.
+    pub unexplained: Option<i64>,
+}
+
+/// What one allocator holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllocatorReport {
+    /// Its name.
+    pub name: String,
+}
+
+/// One region of the map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegionReport {
+    /// First byte, hexadecimal.
+    pub start: String,
+    /// First byte after it, hexadecimal.
+    pub end: String,
+    /// `heap`, `stack`, `anon`, `file`, `shmem`, `vdso`, `vvar` or `vsyscall`.
+    pub kind: &'static str,
+    /// File name or what the kernel calls it.
+    pub name: Option<String>,
+    /// As in `/proc/PID/maps`.
+    pub prot: String,
+    /// Size.
+    pub mapped: u64,
+    /// Frames in it.
+    pub resident: Option<u64>,
+    /// Resident and not known to be free.
+    pub live: Option<u64>,
+    /// Resident and free in the allocator.
+    pub free_resident: Option<u64>,
+    /// `MADV_FREE`d and not yet taken.
+    pub lazy_free: Option<u64>,
+}

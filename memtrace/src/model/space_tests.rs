@@ -1,0 +1,448 @@
+use memtrace_common::Header;
+
+use super::*;
+
+/// Shared mapping of a file on tmpfs whose first page is page `offset` of the file.
+fn shmem(pages: Range<u64>, inode: u64, offset: u64, seq: u64) -> Region {
+    let backing = memtrace_common::Backing::Shmem as u32;
+    Region { inode, dev: 1, backing, pgoff: offset, ..anon(pages, seq) }
+}
+
+fn anon(pages: Range<u64>, seq: u64) -> Region {
+    let Range { start, end } = bytes(&pages);
+    let flags = flag::READ | flag::WRITE;
+    Region { seq, start, end, pgoff: pages.start, flags, ..Region::default() }
+}
+
+fn bytes(pages: &Range<u64>) -> Range<u64> {
+    pages.start * PAGE..pages.end * PAGE
+}
+
+fn space(regions: &[Region]) -> AddressSpace {
+    let mut space = AddressSpace::default();
+    for region in regions {
+        space.store(region);
+    }
+    space
+}
+
+/// Applies a call in write section 9 and returns the pages of its range.
+fn call<const N: usize>(
+    space: &mut AddressSpace,
+    syscall: Syscall,
+    args: [u64; N],
+    ret: i64,
+) -> Range<u64> {
+    zapping(space, syscall, args, ret, 0)
+}
+
+fn zapping<const N: usize>(
+    space: &mut AddressSpace,
+    syscall: Syscall,
+    args: [u64; N],
+    ret: i64,
+    zapped_pages: u64,
+) -> Range<u64> {
+    let mut call = Call { seq: 9, ret, zapped_pages, ..Call::default() };
+    call.args[..N].copy_from_slice(&args);
+    let range = space.call(syscall, &call);
+    range.start / PAGE..range.end / PAGE
+}
+
+/// The pages of each region.
+fn mapped(space: &AddressSpace) -> Vec<Range<u64>> {
+    space.regions.iter().map(|vma| vma.range.start / PAGE..vma.range.end / PAGE).collect()
+}
+
+fn given_up(space: &AddressSpace, path: Path) -> (u64, u64) {
+    let Requests { calls, bytes } = space.given_up[path.index()];
+    assert_eq!(bytes % PAGE, 0);
+    (calls, bytes / PAGE)
+}
+
+fn asked_for(space: &AddressSpace) -> (u64, u64) {
+    (space.asked_for.calls, space.asked_for.bytes / PAGE)
+}
+
+/// Asserts that a failed call changed nothing and was booked nowhere.
+#[track_caller]
+fn untouched(space: &AddressSpace, regions: &[Region]) {
+    let before = self::space(regions);
+    assert_eq!(space.regions, before.regions);
+    assert_eq!(space.given_up, before.given_up);
+    assert_eq!(space.asked_for, before.asked_for);
+}
+
+const EINVAL: i64 = -(libc::EINVAL as i64);
+const ENOMEM: i64 = -(libc::ENOMEM as i64);
+
+#[test]
+fn munmap_cuts_a_hole_and_counts_the_range_that_it_named() {
+    let mut space = space(&[anon(0..10, 1)]);
+    // A length that is no multiple of a page takes the whole last page.
+    let range = call(&mut space, Syscall::Munmap, [3 * PAGE, PAGE + 1], 0);
+    assert_eq!(range, 3..5);
+    assert_eq!(mapped(&space), [0..3, 5..10]);
+    assert_eq!(given_up(&space, Path::Munmap), (1, 2));
+}
+
+#[test]
+fn a_failing_munmap_changes_nothing() {
+    let regions = [anon(0..10, 1)];
+    let mut space = space(&regions);
+    call(&mut space, Syscall::Munmap, [3 * PAGE + 1, PAGE], EINVAL);
+    untouched(&space, &regions);
+}
+
+#[test]
+fn a_munmap_that_is_told_late_spares_what_was_mapped_after_it() {
+    let mut space = space(&[anon(0..10, 1), anon(4..6, 10)]);
+    call(&mut space, Syscall::Munmap, [0, 10 * PAGE], 0);
+    assert_eq!(mapped(&space), [4..6]);
+}
+
+#[test]
+fn mmap_counts_its_range_wherever_it_went() {
+    let mut space = space(&[]);
+    let range = call(&mut space, Syscall::Mmap, [0, 5 * PAGE - 1, 3, 0x22], 7 * PAGE as i64);
+    assert_eq!(range, 7..12);
+    assert_eq!(asked_for(&space), (1, 5));
+    assert_eq!(given_up(&space, Path::Overmap), (0, 0));
+}
+
+#[test]
+fn an_mmap_that_detached_pages_went_over_something() {
+    let mut space = space(&[anon(0..10, 1)]);
+    let args = [2 * PAGE, 4 * PAGE, 3, 0x22 | MAP_FIXED];
+    zapping(&mut space, Syscall::Mmap, args, 2 * PAGE as i64, 3);
+    assert_eq!(given_up(&space, Path::Overmap), (1, 4));
+    assert_eq!(asked_for(&space), (1, 4));
+}
+
+#[test]
+fn only_a_failing_map_fixed_leaves_the_map_in_doubt() {
+    for (flags, stale) in [(0x22, false), (0x22 | MAP_FIXED, true)] {
+        let regions = [anon(0..10, 1)];
+        let mut space = space(&regions);
+        call(&mut space, Syscall::Mmap, [2 * PAGE, 4 * PAGE, 3, flags], ENOMEM);
+        assert_eq!(space.stale, stale, "flags {flags:#x}");
+        untouched(&space, &regions);
+    }
+}
+
+fn with_heap(pages: u64) -> AddressSpace {
+    let brk = (100 + pages) * PAGE;
+    let layout = Layout { start_brk: 100 * PAGE, brk, ..Layout::default() };
+    AddressSpace { layout, ..space(&[anon(100..100 + pages, 1)]) }
+}
+
+#[test]
+fn brk_downwards_gives_the_end_of_the_heap_up() {
+    let mut space = with_heap(10);
+    let brk = 103 * PAGE;
+    assert_eq!(call(&mut space, Syscall::Brk, [brk], brk as i64), 103..110);
+    assert_eq!(mapped(&space), [100..103]);
+    assert_eq!(given_up(&space, Path::Brk), (1, 7));
+    assert_eq!(asked_for(&space), (0, 0));
+}
+
+#[test]
+fn brk_upwards_asks_for_whole_pages() {
+    let mut space = with_heap(10);
+    let brk = 110 * PAGE + 1;
+    assert_eq!(call(&mut space, Syscall::Brk, [brk], brk as i64), 110..111);
+    // The rest of that page is there already.
+    let brk = 111 * PAGE;
+    assert_eq!(call(&mut space, Syscall::Brk, [brk], brk as i64), 111..111);
+    assert_eq!(asked_for(&space), (1, 1));
+    assert_eq!(given_up(&space, Path::Brk), (0, 0));
+}
+
+#[test]
+fn a_brk_that_fails_or_only_asks_is_not_counted() {
+    let mut space = with_heap(10);
+    for request in [0, 1 << 50] {
+        call(&mut space, Syscall::Brk, [request], 110 * PAGE as i64);
+    }
+    assert_eq!(mapped(&space), [100..110]);
+    assert_eq!((asked_for(&space), given_up(&space, Path::Brk)), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn mremap_in_place_erases_what_it_cuts_off() {
+    let mut space = space(&[anon(0..10, 1)]);
+    assert_eq!(call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 4 * PAGE, 0], 0), 0..4);
+    assert_eq!(mapped(&space), [0..4]);
+    assert_eq!(given_up(&space, Path::Mremap), (1, 6));
+}
+
+#[test]
+fn mremap_that_moves_erases_the_old_place() {
+    // The kernel's store of the new place was seen before the call returned.
+    let mut space = space(&[anon(0..10, 1), anon(50..65, 9)]);
+    let moved = call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 15 * PAGE, 1], 50 * PAGE as i64);
+    assert_eq!(moved, 50..65);
+    assert_eq!(mapped(&space), std::slice::from_ref(&(50..65)));
+    assert_eq!(asked_for(&space), (1, 5));
+    assert_eq!(given_up(&space, Path::Mremap), (0, 0));
+}
+
+#[test]
+fn mremap_that_moves_and_shrinks_gives_up_the_difference() {
+    let mut space = space(&[anon(0..10, 1), anon(50..54, 9)]);
+    call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 4 * PAGE, 3, 50 * PAGE], 50 * PAGE as i64);
+    assert_eq!(mapped(&space), std::slice::from_ref(&(50..54)));
+    assert_eq!(given_up(&space, Path::Mremap), (1, 6));
+}
+
+#[test]
+fn mremap_dontunmap_leaves_the_old_place_mapped_and_adds_the_new_one() {
+    let mut space = space(&[anon(0..10, 1), anon(50..60, 9)]);
+    let args = [0, 10 * PAGE, 10 * PAGE, 1 | MREMAP_DONTUNMAP];
+    call(&mut space, Syscall::Mremap, args, 50 * PAGE as i64);
+    assert_eq!(mapped(&space), [0..10, 50..60]);
+    assert_eq!(asked_for(&space), (1, 10));
+}
+
+#[test]
+fn mremap_of_no_bytes_makes_a_second_mapping() {
+    let mut space = space(&[shmem(0..10, 7, 0, 1), shmem(50..60, 7, 0, 9)]);
+    call(&mut space, Syscall::Mremap, [0, 0, 10 * PAGE, 1], 50 * PAGE as i64);
+    assert_eq!(mapped(&space), [0..10, 50..60]);
+    assert_eq!(asked_for(&space), (1, 10));
+}
+
+#[test]
+fn mremap_onto_something_gives_that_up() {
+    let mut space = space(&[anon(0..4, 1), anon(50..54, 9)]);
+    let args = [0, 4 * PAGE, 4 * PAGE, 3, 50 * PAGE];
+    zapping(&mut space, Syscall::Mremap, args, 50 * PAGE as i64, 2);
+    assert_eq!(given_up(&space, Path::Mremap), (1, 4));
+    assert_eq!(asked_for(&space), (0, 0));
+}
+
+#[test]
+fn a_failing_mremap_leaves_the_map_in_doubt() {
+    let regions = [anon(0..10, 1)];
+    let mut space = space(&regions);
+    call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 1 << 50, 0], ENOMEM);
+    assert!(space.stale);
+    untouched(&space, &regions);
+}
+
+#[test]
+fn mprotect_changes_the_bits_of_its_range_alone() {
+    let mut space = space(&[anon(0..10, 1)]);
+    call(&mut space, Syscall::Mprotect, [2 * PAGE, 3 * PAGE, flag::READ], 0);
+    let found: Vec<_> =
+        space.regions.iter().map(|vma| (vma.range.end / PAGE, vma.protection())).collect();
+    let expected = [(2, "rw-p"), (5, "r--p"), (10, "rw-p")];
+    assert_eq!(found, expected.map(|(end, letters)| (end, letters.to_owned())));
+    assert_eq!(space.regions.mapped(), 10 * PAGE);
+}
+
+#[test]
+fn mprotect_that_met_a_hole_leaves_the_map_in_doubt_but_not_one_that_never_began() {
+    for (errno, stale) in [(ENOMEM, true), (EINVAL, false)] {
+        let regions = [anon(0..10, 1)];
+        let mut space = space(&regions);
+        call(&mut space, Syscall::Mprotect, [0, 20 * PAGE, flag::READ], errno);
+        assert_eq!(space.stale, stale, "errno {errno}");
+        untouched(&space, &regions);
+    }
+}
+
+#[test]
+fn madvise_is_counted_by_the_path_of_its_advice_and_unmaps_nothing() {
+    let paths = [
+        (4, Some(Path::DontNeed)),
+        (24, Some(Path::DontNeed)),
+        (8, Some(Path::Free)),
+        (9, Some(Path::Remove)),
+        (21, Some(Path::Pressure)),
+        (3, None),
+        (14, None),
+    ];
+    for (advice, path) in paths {
+        let mut space = space(&[anon(0..10, 1)]);
+        call(&mut space, Syscall::Madvise, [2 * PAGE, 3 * PAGE, advice], 0);
+        for of in Path::ALL {
+            let expected = if Some(of) == path { (1, 3) } else { (0, 0) };
+            assert_eq!(given_up(&space, of), expected, "advice {advice}, {of:?}");
+        }
+        assert_eq!(mapped(&space), std::slice::from_ref(&(0..10)));
+    }
+}
+
+#[test]
+fn a_failing_madvise_is_not_counted() {
+    let regions = [anon(0..10, 1)];
+    let mut space = space(&regions);
+    call(&mut space, Syscall::Madvise, [0, 20 * PAGE, 4], ENOMEM);
+    untouched(&space, &regions);
+}
+
+#[test]
+fn process_madvise_counts_what_it_says_that_it_did() {
+    let mut space = space(&[anon(0..10, 1)]);
+    let args = [3, 0x1000, 1, 4];
+    assert_eq!(call(&mut space, Syscall::ProcessMadvise, args, 2 * PAGE as i64), 0..2);
+    assert_eq!(given_up(&space, Path::DontNeed), (1, 2));
+    assert_eq!(call(&mut space, Syscall::ProcessMadvise, args, EINVAL), 0..0);
+    assert_eq!(given_up(&space, Path::DontNeed), (1, 2));
+}
+
+#[test]
+fn shmat_asks_for_the_region_that_the_kernel_stored() {
+    let mut space = space(&[shmem(20..27, 5, 0, 9)]);
+    assert_eq!(call(&mut space, Syscall::Shmat, [1, 0, 0], 20 * PAGE as i64), 20..27);
+    assert_eq!(asked_for(&space), (1, 7));
+    assert_eq!(call(&mut space, Syscall::Shmat, [1, 0, 0], EINVAL), 0..0);
+    assert_eq!(asked_for(&space), (1, 7));
+}
+
+#[test]
+fn shmdt_takes_every_piece_of_its_segment_and_no_neighbour() {
+    // Segment 5 with a hole and a second attachment; segment 6 right behind it.
+    let mut space = space(&[
+        shmem(20..22, 5, 0, 1),
+        shmem(25..30, 5, 5, 1),
+        shmem(30..34, 6, 0, 1),
+        shmem(40..50, 5, 0, 1),
+    ]);
+    assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..30);
+    assert_eq!(mapped(&space), [30..34, 40..50]);
+    assert_eq!(given_up(&space, Path::Munmap), (1, 10));
+}
+
+#[test]
+fn shmdt_counts_its_segment_though_the_kernels_erase_was_seen_first() {
+    let mut space = space(&[shmem(20..27, 5, 0, 1), shmem(27..34, 6, 0, 1)]);
+    space.erase(&shmem(20..27, 0, 0, 9));
+    assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..27);
+    assert_eq!(mapped(&space), std::slice::from_ref(&(27..34)));
+    assert_eq!(given_up(&space, Path::Munmap), (1, 7));
+}
+
+#[test]
+fn shmdt_finds_the_rest_of_a_segment_whose_first_piece_was_seen_to_go() {
+    let mut space = space(&[shmem(20..22, 5, 0, 1), shmem(22..27, 5, 2, 1)]);
+    space.erase(&shmem(20..22, 0, 0, 9));
+    assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..27);
+    assert_eq!(mapped(&space), []);
+}
+
+#[test]
+fn shmdt_does_not_count_what_another_write_section_erased() {
+    let mut space = space(&[shmem(20..27, 5, 0, 1)]);
+    space.erase(&shmem(20..27, 0, 0, 8));
+    assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..20);
+}
+
+#[test]
+fn a_hole_is_punched_in_the_file_and_unmaps_nothing() {
+    let mut space = space(&[shmem(0..10, 5, 0, 1)]);
+    let args = [3, 3, 2 * PAGE, 4 * PAGE];
+    assert_eq!(call(&mut space, Syscall::PunchHole, args, 0), 2..6);
+    assert_eq!(given_up(&space, Path::Remove), (1, 4));
+    call(&mut space, Syscall::PunchHole, args, EINVAL);
+    assert_eq!(given_up(&space, Path::Remove), (1, 4));
+    assert_eq!(mapped(&space), std::slice::from_ref(&(0..10)));
+}
+
+#[test]
+fn arguments_at_the_end_of_the_number_range_do_not_overflow() {
+    for raw in 1..=10 {
+        let syscall = Syscall::from_raw(raw).expect("ten calls");
+        for ret in [0, 1, -1, i64::MAX, i64::MIN] {
+            let mut space = space(&[anon(0..10, 1)]);
+            space.call(syscall, &Call { args: [u64::MAX; 6], ret, ..Call::default() });
+        }
+    }
+}
+
+#[test]
+fn an_empty_or_reversed_region_is_not_stored() {
+    let region = Region { start: 2 * PAGE, end: PAGE, header: Header::default(), ..anon(0..1, 1) };
+    let space = space(&[region, anon(5..5, 1)]);
+    assert_eq!(mapped(&space), []);
+    assert!(!space.regions_known);
+}
+
+#[test]
+fn the_peak_is_the_largest_size_since_the_program_began() {
+    let mut space = space(&[anon(0..100, 1)]);
+    space.erase(&anon(0..90, 2));
+    space.begin(Layout::default());
+    assert_eq!(space.peak_bytes, 10 * PAGE);
+    space.store(&anon(0..20, 3));
+    space.erase(&anon(0..20, 4));
+    assert_eq!(space.peak_bytes, 30 * PAGE);
+}
+
+#[test]
+fn a_torn_down_space_keeps_its_size_without_its_regions() {
+    for (keep, regions) in [(true, 1), (false, 0)] {
+        let mut space = space(&[anon(0..10, 1)]);
+        space.end(Ledger::default(), keep);
+        assert_eq!(space.mapped(), 10 * PAGE);
+        assert_eq!(space.regions.count(), regions);
+        assert_eq!(given_up(&space, Path::Exit), (1, 10));
+    }
+}
+
+#[test]
+fn a_space_that_exec_replaced_was_given_up_by_exec() {
+    let mut space = space(&[anon(0..10, 1)]);
+    let mut ledger = Ledger::default();
+    ledger.paths[Path::Exec.index()].zapped_pages[0] = 1;
+    space.end(ledger, true);
+    assert_eq!((given_up(&space, Path::Exec), given_up(&space, Path::Exit)), ((1, 10), (0, 0)));
+}
+
+/// Kinds of these regions in this layout, in address order.
+fn kinds(layout: Layout, regions: &[Region]) -> Vec<RegionKind> {
+    let space = AddressSpace { layout, ..space(regions) };
+    space.regions.iter().map(|vma| space.kind(vma)).collect()
+}
+
+#[test]
+fn heap_stack_and_vdso_are_told_by_the_layout() {
+    let layout = Layout {
+        start_brk: 100 * PAGE + 16,
+        brk: 104 * PAGE + 16,
+        start_stack: 503 * PAGE + 8,
+        vdso: 600 * PAGE,
+    };
+    let file = memtrace_common::Backing::File as u32;
+    let regions = [
+        Region { backing: file, inode: 1, ..anon(90..100, 1) },
+        anon(100..105, 1),
+        anon(105..106, 1),
+        shmem(300..310, 5, 0, 1),
+        anon(500..504, 1),
+        anon(600..602, 1),
+    ];
+    use RegionKind::{Anon, File, Heap, Shmem, Stack, Vdso};
+    assert_eq!(kinds(layout, &regions), [File, Heap, Anon, Shmem, Stack, Vdso]);
+}
+
+#[test]
+fn up_to_three_read_only_regions_in_front_of_the_vdso_are_vvar() {
+    use RegionKind::{Anon, Vdso, Vvar};
+    let layout = Layout { vdso: 20 * PAGE, ..Layout::default() };
+    let read_only = |pages| Region { flags: flag::READ, ..anon(pages, 1) };
+    let code = Region { flags: flag::READ | flag::EXEC, ..anon(20..22, 1) };
+    let far = [6..10, 10..14, 14..18, 18..20].map(read_only);
+    assert_eq!(kinds(layout, &[&far[..], &[code]].concat()), [Anon, Vvar, Vvar, Vvar, Vdso]);
+    let writable = kinds(layout, &[read_only(14..18), anon(18..20, 1), code]);
+    assert_eq!(writable, [Anon, Anon, Vdso]);
+    let gap = kinds(layout, &[read_only(14..17), read_only(18..20), code]);
+    assert_eq!(gap, [Anon, Vvar, Vdso]);
+}
+
+#[test]
+fn without_a_layout_nothing_is_special() {
+    let kinds = kinds(Layout::default(), &[anon(1..2, 1), anon(5..6, 1)]);
+    assert_eq!(kinds, [RegionKind::Anon; 2]);
+}

@@ -1,0 +1,356 @@
+//! Loads the object and attaches what the plan says. Nothing outlives [`Probes`]: dropped or killed,
+//! the kernel detaches every program.
+
+use std::{io, os::fd::AsFd as _, process};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, FExit, Iter, ProgramError, RawTracePoint},
+};
+use memtrace_common::{COUNTERS, Event, Ledger, ProbeStats, Region, TaskSeed};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{
+    btf::KernelBtf,
+    facts,
+    iter::{self, Scope},
+    plan::{Hook, KernelFacts, PROBES, Plan, Program, Step, plan},
+};
+use crate::{model::report::ProbeReport, source::replay::records};
+
+/// The probes' object, built by `cargo xtask bpf`.
+static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
+
+/// What was asked of the probes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Trace children too.
+    pub follow: bool,
+    /// One event for each page fault.
+    pub fault_events: bool,
+    /// Size of the ring buffer, bytes: a power of two and at least a page.
+    pub buffer_bytes: u32,
+    /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).
+    pub log_level: u8,
+}
+
+/// What the probes say of themselves, passed on to the `log` crate.
+pub type Diagnostics = aya_log::EbpfLogger<&'static dyn log::Log>;
+
+/// The attached probes.
+pub struct Probes {
+    bpf: Ebpf,
+    plan: Plan,
+    /// CPUs that were online.
+    cpus: Vec<usize>,
+}
+
+/// A shared type, as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Wire<T>(T);
+
+// SAFETY: any bytes are a `T` (`FromBytes`) and none of them is padding (`IntoBytes`).
+unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> aya::Pod for Wire<T> {}
+
+/// The value of the map `MMS`: the books and what the probes keep beside them.
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+#[repr(C)]
+struct Mm {
+    ledger: Ledger,
+    shared: [i64; COUNTERS],
+    state: u32,
+    seeded: u32,
+}
+
+impl Mm {
+    /// `Mm::DEAD` of the probes.
+    const DEAD: u32 = 3;
+}
+
+/// Asks the kernel what it offers and what memtrace would take of it.
+pub fn examine() -> Result<KernelFacts> {
+    let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+    let kernel = KernelBtf::read()?;
+    let (mut facts, globals) = facts::read(&kernel);
+    if facts.missing_fields.is_empty() {
+        let options =
+            Options { follow: false, fault_events: false, buffer_bytes: 1 << 16, log_level: 0 };
+        let mut bpf = load(&btf, &globals, options, 1)?;
+        facts.trampolines = try_trampoline(&mut bpf, &btf)?;
+    }
+    Ok(facts)
+}
+
+impl Probes {
+    /// Loads the object, attaches every probe that is wanted.
+    pub fn attach(options: Options) -> Result<Self> {
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        let (mut facts, globals) = facts::read(&KernelBtf::read()?);
+        let cpus = online_cpus()?;
+        plan(PROBES, &facts, options.fault_events)?;
+        let mut bpf = load(&btf, &globals, options, cpus.len() as u32)?;
+        facts.trampolines = try_trampoline(&mut bpf, &btf)?;
+        let plan = plan(PROBES, &facts, options.fault_events)?;
+        let mut probes = Self { bpf, plan, cpus };
+        for at in (0..probes.plan.len()).rev() {
+            let (probe, step) = probes.plan[at];
+            if let Step::Attach(programs) = step {
+                for &program in programs {
+                    attach(&mut probes.bpf, program, &btf)
+                        .with_context(|| format!("cannot attach the probe \"{}\"", probe.name))?;
+                }
+            }
+            if at + 1 == probes.plan.len() {
+                // Snapshots come last in the table: the others need what it learns of each CPU.
+                probes.anchor()?;
+            }
+        }
+        Ok(probes)
+    }
+
+    /// Runs the probes' diagnostics into the `log` crate.
+    pub fn diagnostics(&mut self) -> Result<Diagnostics> {
+        aya_log::EbpfLogger::init(&mut self.bpf).context("cannot read the probes' diagnostics")
+    }
+
+    /// Returns the ring buffer; it can be taken once.
+    pub fn events(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self.bpf.take_map("EVENTS").context("the ring buffer was taken before")?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    /// Traces process `tgid` from its next exec on.
+    pub fn expect(&mut self, tgid: u32) -> Result<()> {
+        let map = self.bpf.map_mut("TRACED").context("the object has no map TRACED")?;
+        let mut traced: HashMap<_, u32, u32> = HashMap::try_from(map)?;
+        traced.insert(tgid, 0, 0).context("cannot tell the probes whom to trace")
+    }
+
+    /// Traces a running process from now on. Returns what was found.
+    ///
+    /// Errors: [`Gone`] when it has no address space (any more).
+    pub fn seed(&mut self, tgid: u32) -> Result<TaskSeed> {
+        self.expect(tgid)?;
+        let fd = self.program_fd("seed_iter")?;
+        let mut seed = None;
+        on_each_cpu(&self.cpus, || {
+            let bytes = read_iter(fd.as_fd(), Scope::Thread(tgid))?;
+            if let Some(Ok(Event::TaskSeed(found))) = records(&bytes).next() {
+                seed = Some(found);
+            }
+            Ok(())
+        })?;
+        let seed: TaskSeed = seed.ok_or(Gone)?;
+        if seed.tracked == 0 {
+            bail!("the table of address spaces is full");
+        }
+        Ok(seed)
+    }
+
+    /// Reads the regions of a process, each with the write section after which it was read.
+    pub fn regions(&mut self, tgid: u32, mm: u64) -> Result<Vec<Region>> {
+        let fd = self.program_fd("regions_iter")?;
+        let bytes = read_iter(fd.as_fd(), Scope::Process(tgid))?;
+        let mut regions: Vec<Region> = Vec::new();
+        for event in records(&bytes) {
+            let Ok(Event::MapRegion(region)) = event else { continue };
+            // Another thread of the process is listed as well: the same again.
+            if regions.last().is_some_and(|last| region.start < last.start) {
+                break;
+            }
+            if region.header.mm == mm {
+                regions.push(region);
+            }
+        }
+        Ok(regions)
+    }
+
+    /// Reads the books of a living address space, `None` when it is not followed.
+    pub fn ledger(&self, mm: u64) -> Result<Option<Ledger>> {
+        Ok(self.books(mm)?.filter(|books| books.state != Mm::DEAD).map(|books| books.ledger))
+    }
+
+    /// Reads the books of an address space that was torn down, `None` when another took its place.
+    pub fn final_ledger(&self, mm: u64) -> Result<Option<Ledger>> {
+        Ok(self.books(mm)?.filter(|books| books.state == Mm::DEAD).map(|books| books.ledger))
+    }
+
+    fn books(&self, mm: u64) -> Result<Option<Mm>> {
+        let map = self.bpf.map("MMS").context("the object has no map MMS")?;
+        let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
+        match mms.get(&mm, 0) {
+            Ok(Wire(books)) => Ok(Some(books)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("cannot read the books"),
+        }
+    }
+
+    /// Sums the probes' counters over all CPUs.
+    pub fn stats(&self) -> Result<ProbeStats> {
+        let map = self.bpf.map("STATS").context("the object has no map STATS")?;
+        let stats: PerCpuArray<_, Wire<ProbeStats>> = PerCpuArray::try_from(map)?;
+        let per_cpu = stats.get(&0, 0)?;
+        Ok(per_cpu.iter().fold(ProbeStats::default(), |sum, Wire(cpu)| sum + *cpu))
+    }
+
+    /// Says what became of each probe.
+    pub fn report(&self) -> Vec<ProbeReport> {
+        describe(&self.plan)
+    }
+
+    fn anchor(&mut self) -> Result<()> {
+        let fd = self.program_fd("anchor_iter")?;
+        on_each_cpu(&self.cpus, || read_iter(fd.as_fd(), Scope::Thread(process::id())).map(drop))
+    }
+
+    fn program_fd(&mut self, name: &str) -> Result<std::os::fd::OwnedFd> {
+        let program: &mut Iter = program(&mut self.bpf, name)?.try_into()?;
+        Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+    }
+}
+
+/// Says what becomes of each probe of a plan.
+pub fn describe(plan: &Plan) -> Vec<ProbeReport> {
+    let row = |&(probe, step): &(&'static super::plan::Probe, Step)| {
+        let (hook, state) = match step {
+            Step::Attach(programs) => {
+                let mut hooks: Vec<String> =
+                    programs.iter().map(|(_, hook)| hook.to_string()).collect();
+                hooks.dedup();
+                (Some(hooks.join(", ")), "attached")
+            }
+            Step::Skip => (None, "skipped"),
+            Step::Unsupported => (None, "unsupported"),
+        };
+        ProbeReport { name: probe.name.to_owned(), hook, state }
+    };
+    plan.iter().map(row).collect()
+}
+
+/// A process that has no address space: it exited, or belongs to the kernel.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the process is gone")]
+pub struct Gone;
+
+fn load(btf: &Btf, globals: &facts::Globals, options: Options, cpus: u32) -> Result<Ebpf> {
+    let Options { follow, fault_events: _, buffer_bytes, log_level } = options;
+    let follow = u32::from(follow);
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
+    for (name, value) in globals.offsets.iter().chain(&globals.others) {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("FOLLOW", &follow, true);
+    loader.override_global("SEED_CPUS", &cpus, true);
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    loader.load(OBJECT).context("cannot load the probes")
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+    bpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))
+}
+
+fn attach(bpf: &mut Ebpf, (name, hook): Program, btf: &Btf) -> Result<()> {
+    let program = program(bpf, name)?;
+    match hook {
+        Hook::RawTracepoint(tracepoint, _) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(tracepoint)?;
+        }
+        Hook::BtfTracepoint(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(tracepoint, btf)?;
+            program.attach()?;
+        }
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            if program.fd().is_err() {
+                program.load(function, btf)?;
+            }
+            program.attach()?;
+        }
+        Hook::Iterator(kind) => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(kind, btf)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tries whether `fexit` programs load and attach. Only a refusal is an answer; any other error
+/// stops.
+fn try_trampoline(bpf: &mut Ebpf, btf: &Btf) -> Result<bool> {
+    let (name, function) = ("munmap_fexit", "__x64_sys_munmap");
+    let program: &mut FExit = program(bpf, name)?.try_into()?;
+    let attached = program.load(function, btf).and_then(|()| program.attach());
+    match attached {
+        Ok(link) => {
+            program.detach(link)?;
+            Ok(true)
+        }
+        Err(error) if is_refusal(&error) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot try fexit/{function}")),
+    }
+}
+
+/// `EPERM`: lockdown or policy. `ENOTSUPP` (524) and `EOPNOTSUPP`: no trampolines in this kernel.
+/// `ENOENT` and `EINVAL` on attaching: no such function, or it cannot be traced.
+fn is_refusal(error: &ProgramError) -> bool {
+    let code = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::Btf(_) => return true,
+        _ => return false,
+    };
+    matches!(code, Some(libc::EPERM | 524 | libc::EOPNOTSUPP | libc::ENOENT | libc::EINVAL))
+}
+
+fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
+    match iter::run(program, scope) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {
+            Err(Gone.into())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot look at {scope:?}")),
+    }
+}
+
+fn online_cpus() -> Result<Vec<usize>> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online")
+        .context("cannot read /sys/devices/system/cpu/online")?;
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let parse = |number: &str| number.parse::<usize>().context("cannot read the CPU list");
+        cpus.extend(parse(first)?..=parse(last)?);
+    }
+    Ok(cpus)
+}
+
+/// Runs `work` on each CPU in turn, then lets this thread run where it ran before.
+fn on_each_cpu(cpus: &[usize], mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this).context("cannot read the CPU affinity")?;
+    let mut result = Ok(());
+    for &cpu in cpus {
+        let mut set = CpuSet::new();
+        set.set(cpu)?;
+        result = match sched_setaffinity(this, &set) {
+            Ok(()) => work(),
+            Err(error) => Err(io::Error::from(error)).context(format!("cannot run on CPU {cpu}")),
+        };
+        if result.is_err() {
+            break;
+        }
+    }
+    sched_setaffinity(this, &before).context("cannot restore the CPU affinity")?;
+    result
+}

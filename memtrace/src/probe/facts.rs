@@ -1,0 +1,71 @@
+//! Asks the running kernel what it offers: its BTF for names, arguments and offsets.
+
+use memtrace_common::control::{FIELDS, NO_FIELD, PG_UPTODATE};
+
+use super::{
+    btf::KernelBtf,
+    plan::{Hook, KernelFacts, PROBES},
+};
+
+/// Values of the object's globals that depend on the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Globals {
+    /// Byte offsets of [`FIELDS`], by name of the global.
+    pub offsets: Vec<(&'static str, u32)>,
+    /// Others, by name of the global.
+    pub others: Vec<(&'static str, u32)>,
+}
+
+/// Fields that only some kernels need.
+fn is_needed(global: &str, percpu_counters: bool) -> bool {
+    match global {
+        "PERCPU_COUNT" | "PERCPU_COUNTERS" | "ARRAY_PPTRS" => percpu_counters,
+        // Only shown: a kernel without it shows less.
+        "MM_VDSO" => false,
+        _ => true,
+    }
+}
+
+/// Asks for everything but whether trampolines work, which only a trial shows.
+pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
+    let mut facts = KernelFacts::default();
+    for &(_, hook) in PROBES.iter().flat_map(|probe| probe.choices.iter().copied().flatten()) {
+        match hook {
+            Hook::RawTracepoint(name, _) | Hook::BtfTracepoint(name) => {
+                if let Some(arguments) = btf.tracepoint_arguments(name) {
+                    facts.tracepoints.insert(name, arguments);
+                }
+            }
+            Hook::Fexit(function) => {
+                if btf.has_function(function) {
+                    facts.functions.insert(function);
+                }
+            }
+            Hook::Iterator(name) => {
+                if btf.has_function(&format!("bpf_iter_{name}")) {
+                    facts.iterators.insert(name);
+                }
+            }
+        }
+    }
+    // `rss_stat` passes the new count where the counters are not per CPU (before 6.2).
+    let has_count = facts.tracepoints.get("rss_stat").is_some_and(|&arguments| arguments > 2);
+    let mut offsets = Vec::new();
+    for field in FIELDS {
+        let offset = btf.field(field.structure, field.member);
+        if offset.is_none() && is_needed(field.global, !has_count) {
+            facts.missing_fields.insert(format!("{}.{}", field.structure, field.member));
+        }
+        offsets.push((field.global, offset.unwrap_or(NO_FIELD)));
+    }
+    let uptodate = btf.enumerator(PG_UPTODATE);
+    if uptodate.is_none() {
+        facts.missing_fields.insert(PG_UPTODATE.to_owned());
+    }
+    let others = vec![
+        ("PERCPU_SIZE", btf.size("percpu_counter").unwrap_or(0)),
+        ("RSS_HAS_COUNT", u32::from(has_count)),
+        ("PG_UPTODATE", uptodate.unwrap_or(0)),
+    ];
+    (facts, Globals { offsets, others })
+}

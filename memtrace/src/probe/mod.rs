@@ -1,0 +1,7 @@
+//! The probes: what this kernel offers, which hooks that makes us take, and attaching them.
+
+pub mod attach;
+pub mod btf;
+pub mod facts;
+mod iter;
+pub mod plan;

@@ -1,0 +1,365 @@
+//! Which program watches what on this kernel. Pure: facts in, plan out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// What this kernel offers. Facts only: the rules are in [`plan`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// `fentry`/`fexit` programs load and attach.
+    pub trampolines: bool,
+    /// Functions that can be traced, of those that [`PROBES`] names.
+    pub functions: BTreeSet<&'static str>,
+    /// Tracepoints of those that [`PROBES`] names, with their number of arguments.
+    pub tracepoints: BTreeMap<&'static str, usize>,
+    /// Iterators, of those that [`PROBES`] names.
+    pub iterators: BTreeSet<&'static str>,
+    /// Fields of kernel structures that this kernel does not have, as `structure.member`.
+    pub missing_fields: BTreeSet<String>,
+}
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A tracepoint that passes just so many arguments, which the program reads untyped.
+    RawTracepoint(&'static str, usize),
+    /// A tracepoint, with typed arguments.
+    BtfTracepoint(&'static str),
+    /// Return of a kernel function, through a trampoline: costs nothing elsewhere.
+    Fexit(&'static str),
+    /// A BPF iterator, started when a snapshot is wanted.
+    Iterator(&'static str),
+}
+
+impl Hook {
+    fn exists_on(self, kernel: &KernelFacts) -> bool {
+        match self {
+            Self::RawTracepoint(name, arguments) => {
+                kernel.tracepoints.get(name) == Some(&arguments)
+            }
+            Self::BtfTracepoint(name) => kernel.tracepoints.contains_key(name),
+            Self::Fexit(function) => kernel.trampolines && kernel.functions.contains(function),
+            Self::Iterator(name) => kernel.iterators.contains(name),
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RawTracepoint(name, _) => write!(f, "raw_tp/{name}"),
+            Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::Fexit(function) => write!(f, "fexit/{function}"),
+            Self::Iterator(name) => write!(f, "iter/{name}"),
+        }
+    }
+}
+
+/// A program and where it attaches.
+pub type Program = (&'static str, Hook);
+
+/// When a probe is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Without it the report would be wrong: its absence is an error.
+    Always,
+    /// Only with `--events faults`.
+    OnFaultEvents,
+}
+
+/// A thing to watch, and the sets of programs that can watch it, best first.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// What it observes, as users see it in `memtrace doctor`.
+    pub name: &'static str,
+    /// What it gives to the report.
+    pub gives: &'static str,
+    /// What it costs, as measured (docs/PERFORMANCE.md).
+    pub cost: &'static str,
+    /// When it is wanted.
+    pub wanted: Wanted,
+    /// Sets of programs, best first; all of a set are attached.
+    pub choices: &'static [&'static [Program]],
+}
+
+use Hook::{BtfTracepoint, Fexit, Iterator, RawTracepoint};
+
+/// Every probe, in attach order.
+pub const PROBES: &[Probe] = &[
+    Probe {
+        name: "pages in and out",
+        gives: "faulted in and zapped, by path",
+        cost: "every fault and unmap of the machine: about 0.1 µs a page",
+        wanted: Wanted::Always,
+        choices: &[&[("rss_tracepoint", BtfTracepoint("rss_stat"))]],
+    },
+    Probe {
+        name: "freed frames",
+        gives: "frames that the page allocator got back, by path",
+        cost: "every page freed on the machine: about 0.1 µs a page",
+        wanted: Wanted::Always,
+        choices: &[&[("free_tracepoint", RawTracepoint("mm_page_free", 2))]],
+    },
+    Probe {
+        name: "write sections",
+        gives: "the order of region changes",
+        cost: "every lock of an address space: about 0.1 µs",
+        wanted: Wanted::Always,
+        choices: &[
+            &[("section_tracepoint", RawTracepoint("mmap_lock_acquire_returned", 3))],
+            &[("section_memcg_tracepoint", RawTracepoint("mmap_lock_acquire_returned", 4))],
+        ],
+    },
+    Probe {
+        name: "region changes",
+        gives: "the region map",
+        cost: "every region change of the machine: about 0.1 µs",
+        wanted: Wanted::Always,
+        choices: &[&[("region_tracepoint", RawTracepoint("ma_write", 4))]],
+    },
+    Probe {
+        name: "memory calls",
+        gives: "requested bytes, protections, the live stream",
+        cost: "tp_btf: every system call of the machine, about 0.1 µs; fexit: memory calls only",
+        wanted: Wanted::Always,
+        choices: &[
+            &[
+                ("mmap_fexit", Fexit("__x64_sys_mmap")),
+                ("munmap_fexit", Fexit("__x64_sys_munmap")),
+                ("brk_fexit", Fexit("__x64_sys_brk")),
+                ("mremap_fexit", Fexit("__x64_sys_mremap")),
+                ("mprotect_fexit", Fexit("__x64_sys_mprotect")),
+                ("pkey_mprotect_fexit", Fexit("__x64_sys_pkey_mprotect")),
+                ("madvise_fexit", Fexit("__x64_sys_madvise")),
+                ("process_madvise_fexit", Fexit("__x64_sys_process_madvise")),
+                ("shmat_fexit", Fexit("__x64_sys_shmat")),
+                ("shmdt_fexit", Fexit("__x64_sys_shmdt")),
+                ("fallocate_fexit", Fexit("__x64_sys_fallocate")),
+            ],
+            &[("call_tracepoint", BtfTracepoint("sys_exit"))],
+        ],
+    },
+    Probe {
+        name: "fork",
+        gives: "children",
+        cost: "every fork of the machine: below 1 µs",
+        wanted: Wanted::Always,
+        choices: &[&[("fork_tracepoint", BtfTracepoint("task_newtask"))]],
+    },
+    Probe {
+        name: "exec",
+        gives: "new programs",
+        cost: "every exec of the machine: below 1 µs",
+        wanted: Wanted::Always,
+        choices: &[&[("exec_tracepoint", BtfTracepoint("sched_process_exec"))]],
+    },
+    Probe {
+        name: "exit",
+        gives: "the end of processes, their faults",
+        cost: "every exit of the machine: below 1 µs",
+        wanted: Wanted::Always,
+        choices: &[&[("exit_tracepoint", BtfTracepoint("sched_process_exit"))]],
+    },
+    Probe {
+        name: "end of address spaces",
+        gives: "final books",
+        cost: "every exit of the machine: below 1 µs",
+        wanted: Wanted::Always,
+        choices: &[&[("mm_end_tracepoint", BtfTracepoint("exit_mmap"))]],
+    },
+    Probe {
+        name: "user faults",
+        gives: "one event a fault",
+        cost: "every fault of the machine: about 0.2 µs",
+        wanted: Wanted::OnFaultEvents,
+        choices: &[&[("user_fault_tracepoint", BtfTracepoint("page_fault_user"))]],
+    },
+    Probe {
+        name: "kernel faults",
+        gives: "one event a fault of the kernel on user memory",
+        cost: "every such fault of the machine: about 0.2 µs",
+        wanted: Wanted::OnFaultEvents,
+        choices: &[&[("kernel_fault_tracepoint", BtfTracepoint("page_fault_kernel"))]],
+    },
+    Probe {
+        name: "snapshots",
+        gives: "what was there before tracing",
+        cost: "nothing until one is taken: about 0.1 µs a region",
+        wanted: Wanted::Always,
+        choices: &[&[
+            ("anchor_iter", Iterator("task")),
+            ("seed_iter", Iterator("task")),
+            ("regions_iter", Iterator("task_vma")),
+        ]],
+    },
+];
+
+/// What to do about one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Attach these programs.
+    Attach(&'static [Program]),
+    /// Nobody asked for it.
+    Skip,
+    /// This kernel has no hook for it, but it is not needed.
+    Unsupported,
+}
+
+/// The probes and what to do about each.
+pub type Plan = Vec<(&'static Probe, Step)>;
+
+/// A kernel on which memtrace would tell lies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// No choice of a required probe exists.
+    #[error("this kernel has no hook for \"{probe}\" ({wanted})")]
+    NoHook {
+        /// The probe.
+        probe: &'static str,
+        /// The hooks that were looked for.
+        wanted: String,
+    },
+    /// A field that the probes read does not exist.
+    #[error("this kernel's types lack {0}")]
+    NoField(String),
+}
+
+/// Chooses hooks for `probes` on `kernel`. `fault_events` asks for an event for each fault.
+pub fn plan(
+    probes: &'static [Probe],
+    kernel: &KernelFacts,
+    fault_events: bool,
+) -> Result<Plan, Unsupported> {
+    if let Some(field) = kernel.missing_fields.first() {
+        return Err(Unsupported::NoField(field.clone()));
+    }
+    probes.iter().map(|probe| Ok((probe, step(probe, kernel, fault_events)?))).collect()
+}
+
+fn step(probe: &Probe, kernel: &KernelFacts, fault_events: bool) -> Result<Step, Unsupported> {
+    if probe.wanted == Wanted::OnFaultEvents && !fault_events {
+        return Ok(Step::Skip);
+    }
+    let exists = |choice: &&[Program]| choice.iter().all(|(_, hook)| hook.exists_on(kernel));
+    match probe.choices.iter().copied().find(exists) {
+        Some(programs) => Ok(Step::Attach(programs)),
+        None if probe.wanted == Wanted::Always => {
+            Err(Unsupported::NoHook { probe: probe.name, wanted: first_hooks(probe) })
+        }
+        None => Ok(Step::Unsupported),
+    }
+}
+
+/// Returns the first hook of each choice.
+fn first_hooks(probe: &Probe) -> String {
+    let firsts = probe.choices.iter().filter_map(|choice| choice.first());
+    firsts.map(|(_, hook)| hook.to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that offers everything.
+    fn capable() -> KernelFacts {
+        let mut facts = KernelFacts { trampolines: true, ..KernelFacts::default() };
+        let programs = PROBES.iter().flat_map(|probe| probe.choices.iter().copied().flatten());
+        for &(_, hook) in programs {
+            match hook {
+                RawTracepoint(name, arguments) => {
+                    facts.tracepoints.entry(name).or_insert(arguments);
+                }
+                BtfTracepoint(name) => {
+                    facts.tracepoints.insert(name, 3);
+                }
+                Fexit(function) => {
+                    facts.functions.insert(function);
+                }
+                Iterator(name) => {
+                    facts.iterators.insert(name);
+                }
+            }
+        }
+        facts
+    }
+
+    fn step_of(plan: &Plan, name: &str) -> Step {
+        plan.iter().find(|(probe, _)| probe.name == name).expect("in the table").1
+    }
+
+    #[test]
+    fn memory_calls_take_fexit_where_it_loads() {
+        let plan = plan(PROBES, &capable(), false).expect("supported");
+        let Step::Attach(programs) = step_of(&plan, "memory calls") else {
+            panic!("not attached");
+        };
+        assert_eq!(programs[0], ("mmap_fexit", Fexit("__x64_sys_mmap")));
+    }
+
+    #[test]
+    fn without_trampolines_memory_calls_fall_back_to_the_tracepoint() {
+        let kernel = KernelFacts { trampolines: false, ..capable() };
+        let plan = plan(PROBES, &kernel, false).expect("supported");
+        let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
+        assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    }
+
+    #[test]
+    fn one_missing_function_makes_the_whole_choice_fall_back() {
+        let mut kernel = capable();
+        kernel.functions.remove("__x64_sys_shmdt");
+        let plan = plan(PROBES, &kernel, false).expect("supported");
+        let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
+        assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    }
+
+    #[test]
+    fn another_number_of_arguments_takes_another_program() {
+        let mut kernel = capable();
+        kernel.tracepoints.insert("mmap_lock_acquire_returned", 4);
+        let steps = plan(PROBES, &kernel, false).expect("supported");
+        let Step::Attach(programs) = step_of(&steps, "write sections") else {
+            panic!("not attached");
+        };
+        assert_eq!(programs[0].0, "section_memcg_tracepoint");
+        kernel.tracepoints.insert("mmap_lock_acquire_returned", 5);
+        assert!(plan(PROBES, &kernel, false).is_err());
+    }
+
+    #[test]
+    fn fault_events_are_attached_only_when_asked_for() {
+        let quiet = plan(PROBES, &capable(), false).expect("supported");
+        assert_eq!(step_of(&quiet, "user faults"), Step::Skip);
+        let loud = plan(PROBES, &capable(), true).expect("supported");
+        assert!(matches!(step_of(&loud, "user faults"), Step::Attach(_)));
+    }
+
+    #[test]
+    fn fault_events_that_do_not_exist_are_named_and_do_no_harm() {
+        let mut kernel = capable();
+        kernel.tracepoints.remove("page_fault_user");
+        let plan = plan(PROBES, &kernel, true).expect("supported");
+        assert_eq!(step_of(&plan, "user faults"), Step::Unsupported);
+    }
+
+    #[test]
+    fn a_required_probe_without_a_hook_is_an_error_that_names_it() {
+        let mut kernel = capable();
+        kernel.tracepoints.remove("ma_write");
+        let error = plan(PROBES, &kernel, false).expect_err("unsupported");
+        assert_eq!(
+            error.to_string(),
+            "this kernel has no hook for \"region changes\" (raw_tp/ma_write)"
+        );
+    }
+
+    #[test]
+    fn a_missing_field_is_an_error_that_names_it() {
+        let mut kernel = capable();
+        kernel.missing_fields.insert("mm_struct.mm_mt".to_owned());
+        let error = plan(PROBES, &kernel, false).expect_err("unsupported");
+        assert_eq!(error.to_string(), "this kernel's types lack mm_struct.mm_mt");
+    }
+}

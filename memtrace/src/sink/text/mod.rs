@@ -1,0 +1,197 @@
+//! The report for people: for each process the answer first, then the figures behind it.
+//!
+//! Not for programs: the wording changes, docs/OUTPUT.md has the JSON that does not.
+
+mod layout;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use self::{
+    layout::{
+        Align::{Left, Right},
+        Ink, columns, end_of,
+    },
+    process::{given_back, known},
+};
+use super::{printable, size};
+use crate::model::report::{ProcessReport, Report, Window};
+
+/// Processes that are told in full; with more of them a summary comes first.
+const DETAILED: usize = 4;
+/// Processes in the summary.
+const SUMMARIZED: usize = 40;
+/// Characters of a name in the summary: enough for every `comm` that needs no escape.
+const NAME_WIDTH: usize = 16;
+
+/// How the text is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Use ANSI colours.
+    pub color: bool,
+    /// Columns at which sentences are wrapped and names cut; 0 for no limit.
+    pub width: usize,
+}
+
+/// Returns the report as text that ends in a newline.
+pub fn render(report: &Report, style: Style) -> String {
+    let mut out = String::new();
+    let window = &report.window;
+    for warning in warnings(window) {
+        style.paragraph(&mut out, Some(Ink::Red), 4, &warning);
+    }
+    if report.processes.is_empty() {
+        out.push_str("no process was traced\n");
+    }
+    for (index, process) in summarize(&mut out, report, style).into_iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        process::render(&mut out, process, was_traced(window), style);
+    }
+    out.push('\n');
+    style.paragraph(&mut out, Some(Ink::Dim), 4, &origin(report));
+    out
+}
+
+/// Returns the region map of each process as text that ends in a newline: every region, in the
+/// order given.
+pub fn render_maps(report: &Report, style: Style) -> String {
+    let mut out = String::new();
+    for process in &report.processes {
+        style.paragraph(
+            &mut out,
+            None,
+            4,
+            &format!(
+                "{} (pid {}): {} regions, {} mapped, {} resident, {} swapped",
+                printable(&process.comm),
+                process.tgid,
+                process.regions.len(),
+                known(process.memory.mapped),
+                known(process.memory.resident),
+                known(process.memory.swapped),
+            ),
+        );
+        out.push('\n');
+        process::region_table(&mut out, "region", &process.regions, style);
+    }
+    out
+}
+
+/// Returns what makes the report less than it should be.
+fn warnings(window: &Window) -> Vec<String> {
+    let mut warnings = vec![];
+    if !window.complete {
+        let records = window.emitted.saturating_add(window.dropped);
+        warnings.push(match window.dropped {
+            0 => "incomplete: part of what happened was not seen, so the figures may be too small"
+                .to_owned(),
+            dropped => format!(
+                "incomplete: {dropped} of {records} records were lost because the ring buffer was \
+                 full, so the figures may be too small; trace again with a larger --buffer"
+            ),
+        });
+    }
+    let unsupported: Vec<String> = window
+        .probes
+        .iter()
+        .filter(|probe| probe.state == "unsupported")
+        .map(|probe| printable(&probe.name))
+        .collect();
+    if !unsupported.is_empty() {
+        warnings.push(format!(
+            "not measured, for this kernel has no hook for it: {} (memtrace doctor says more)",
+            unsupported.join(", ")
+        ));
+    }
+    warnings
+}
+
+/// Adds a table of all processes if they are many; returns those to be told in full.
+fn summarize<'a>(out: &mut String, report: &'a Report, style: Style) -> Vec<&'a ProcessReport> {
+    let mut processes: Vec<&ProcessReport> = report.processes.iter().collect();
+    if processes.len() <= DETAILED {
+        return processes;
+    }
+    processes.sort_by_key(|process| std::cmp::Reverse(bytes(process)));
+    let (listed, more) = processes.split_at(processes.len().min(SUMMARIZED));
+    let rows: Vec<Vec<String>> = listed
+        .iter()
+        .map(|process| {
+            let state = match process.exit_code {
+                Some(code) => format!("{} {code}", process.state),
+                None => process.state.to_owned(),
+            };
+            let faults = process.faults.minor.zip(process.faults.major);
+            vec![
+                process.tgid.to_string(),
+                end_of(&printable(&process.comm), NAME_WIDTH),
+                state,
+                known(process.memory.resident),
+                size(given_back(process)),
+                faults.map_or_else(
+                    || "–".to_owned(),
+                    |(minor, major)| minor.saturating_add(major).to_string(),
+                ),
+            ]
+        })
+        .collect();
+    let head = [
+        ("pid", Right),
+        ("name", Left),
+        ("state", Left),
+        ("resident", Right),
+        ("given back", Right),
+        ("faults", Right),
+    ];
+    style.table(out, &columns(&head, &rows));
+    if !more.is_empty() {
+        let bytes = total(more.iter().map(|process| bytes(process)));
+        out.push_str(&format!("  … and {} more, {}\n", more.len(), size(bytes)));
+    }
+    out.push_str(&format!(
+        "\n{} processes; the {DETAILED} with the most memory, resident and given back:\n\n",
+        processes.len()
+    ));
+    processes.truncate(DETAILED);
+    processes
+}
+
+/// Returns what decides which processes come first.
+fn bytes(process: &ProcessReport) -> u64 {
+    process.memory.resident.unwrap_or(0).saturating_add(given_back(process))
+}
+
+/// Returns a sum that stops at the largest number.
+fn total(figures: impl Iterator<Item = u64>) -> u64 {
+    figures.fold(0, u64::saturating_add)
+}
+
+/// Tells a traced window from a single look.
+fn was_traced(window: &Window) -> bool {
+    window.emitted > 0 || window.probes.iter().any(|probe| probe.state == "attached")
+}
+
+/// Returns where and when all this was measured.
+fn origin(report: &Report) -> String {
+    let Window { start_ns, end_ns, emitted, dropped, resyncs, complete: _, probes: _ } =
+        report.window;
+    let host = format!(
+        "Linux {} {}, pages of {}",
+        printable(&report.host.kernel),
+        printable(&report.host.arch),
+        size(report.host.page_size)
+    );
+    if !was_traced(&report.window) {
+        return format!("one look, not traced; {host}");
+    }
+    let seconds = end_ns.saturating_sub(start_ns) as f64 / 1e9;
+    let lost = if dropped == 0 { "none".to_owned() } else { dropped.to_string() };
+    let again = match resyncs {
+        0 => String::new(),
+        1 => ", 1 region map read again".to_owned(),
+        _ => format!(", {resyncs} region maps read again"),
+    };
+    format!("traced for {seconds:.3} s; {emitted} records, {lost} lost{again}; {host}")
+}

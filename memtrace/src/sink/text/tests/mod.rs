@@ -1,0 +1,125 @@
+//! Small models, rendered.
+
+mod process;
+mod whole;
+
+use super::*;
+use crate::model::report::{
+    AllocatorReport, Balance, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport,
+    ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
+};
+
+const PLAIN: Style = Style { color: false, width: 100 };
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+fn report(processes: Vec<ProcessReport>) -> Report {
+    Report {
+        schema: SCHEMA,
+        host: Host { kernel: "6.18.5".into(), arch: "x86_64".into(), page_size: 4096 },
+        window: Window {
+            start_ns: 1_000_000_000,
+            end_ns: 13_345_000_000,
+            emitted: 1234,
+            dropped: 0,
+            resyncs: 0,
+            complete: true,
+            probes: vec![probe("syscalls", "attached")],
+        },
+        processes,
+    }
+}
+
+fn probe(name: &str, state: &'static str) -> ProbeReport {
+    let hook = (state == "attached").then(|| format!("raw_tp/{name}"));
+    ProbeReport { name: name.into(), hook, state }
+}
+
+/// A process of which nothing is known and in which nothing happened.
+fn blank(state: &'static str) -> ProcessReport {
+    ProcessReport {
+        tgid: 1,
+        start_time: 0,
+        comm: "true".into(),
+        exe: None,
+        state,
+        exit_code: None,
+        memory: Memory::default(),
+        mapped: Mapped::default(),
+        reclaimed: Reclaimed::default(),
+        faults: Faults::default(),
+        balance: Balance::default(),
+        allocators: vec![],
+        regions: vec![],
+    }
+}
+
+fn left_by(calls: u64, requested: u64, zapped: u64, freed: u64, late: u64) -> PathReport {
+    let kept_elsewhere = zapped.saturating_sub(freed);
+    PathReport { calls, requested, zapped, freed, late, kept_elsewhere }
+}
+
+fn region(start: u64, mapped: u64, kind: &'static str, name: Option<&str>) -> RegionReport {
+    RegionReport {
+        start: format!("{start:#x}"),
+        end: format!("{:#x}", start + mapped),
+        kind,
+        name: name.map(Into::into),
+        prot: "rw-p".into(),
+        mapped,
+        resident: (kind != "file").then_some(mapped / 2),
+        live: None,
+        free_resident: None,
+        lazy_free: None,
+    }
+}
+
+/// The typical case: a program that freed nearly all it had, then exited.
+fn python() -> ProcessReport {
+    let by_path = [
+        ("munmap", left_by(12, 200 * MIB, 181 * MIB, 180 * MIB, 96 * KIB)),
+        ("brk", left_by(3, 30 * MIB, 30 * MIB, 30 * MIB, 0)),
+        ("dont_need", left_by(1, 2 * MIB, MIB, MIB, 0)),
+        ("exit", left_by(1, 24 * MIB, 4 * MIB + 100 * KIB, 3 * MIB, 0)),
+        ("other", left_by(1, MIB, MIB, MIB, 0)),
+    ];
+    ProcessReport {
+        tgid: 4242,
+        start_time: 77,
+        comm: "python3".into(),
+        exe: Some("/usr/bin/python3.13".into()),
+        exit_code: Some(0),
+        memory: Memory {
+            mapped: Some(24 * MIB),
+            resident: Some(4 * MIB + 100 * KIB),
+            resident_by_kind: ResidentByKind {
+                anon: Some(3 * MIB),
+                file: Some(MIB + 100 * KIB),
+                shmem: Some(0),
+            },
+            live: None,
+            freed_not_reclaimed: FreedNotReclaimed {
+                total: None,
+                allocator: None,
+                lazy_free: Some(0),
+            },
+            reserved: Some(20 * MIB - 100 * KIB),
+            swapped: Some(0),
+        },
+        mapped: Mapped { calls: 34, requested: 236 * MIB, peak: 224 * MIB },
+        reclaimed: Reclaimed { total: 215 * MIB, by_path: by_path.into() },
+        faults: Faults { minor: Some(54_321), major: Some(2), zeroed: None },
+        balance: Balance {
+            r#in: Some(217 << 20),
+            out: Some(217 << 20),
+            resident: Some(0),
+            unexplained: Some(0),
+        },
+        regions: vec![
+            region(0x7f12_a000_0000, 16 * MIB, "anon", None),
+            region(0x7f12_9000_0000, 2 * MIB, "file", Some("libpython3.13.so.1.0")),
+            region(0x5555_5575_0000, 512 * KIB, "heap", Some("[heap]")),
+        ],
+        ..blank("exited")
+    }
+}

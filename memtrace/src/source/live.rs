@@ -1,0 +1,50 @@
+//! Events of the running kernel, through the ring buffer.
+
+use std::os::fd::AsRawFd as _;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use memtrace_common::{Event, decode};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// The ring buffer's reading end.
+pub struct Live {
+    ring: AsyncFd<RingBuf<MapData>>,
+    /// Records of kinds that this build does not know.
+    unknown: u64,
+}
+
+impl Live {
+    /// Wraps the ring buffer. Needs tokio's runtime.
+    pub fn new(ring: RingBuf<MapData>) -> Result<Self> {
+        debug_assert!(ring.as_raw_fd() >= 0);
+        // SAFETY: the ring buffer keeps its map's descriptor open for as long as it lives.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .context("cannot wait for events")?;
+        Ok(Self { ring, unknown: 0 })
+    }
+
+    /// Waits until the probes say that events are there. They do so every 64 KiB only: look on a
+    /// timer as well.
+    pub async fn readable(&mut self) -> Result<()> {
+        self.ring.readable_mut().await.context("cannot wait for events")?.clear_ready();
+        Ok(())
+    }
+
+    /// Takes every event that is there. `raw` gets the bytes of each record first.
+    pub fn drain(&mut self, mut raw: impl FnMut(&[u8]), mut each: impl FnMut(&Event)) {
+        let ring = self.ring.get_mut();
+        while let Some(record) = ring.next() {
+            raw(&record);
+            match decode(&record) {
+                Ok(event) => each(&event),
+                Err(_) => self.unknown += 1,
+            }
+        }
+    }
+
+    /// Returns the number of records that could not be read.
+    pub const fn unknown(&self) -> u64 {
+        self.unknown
+    }
+}

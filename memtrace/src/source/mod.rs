@@ -1,0 +1,5 @@
+//! Where events come from: the probes, `/proc`, or records that were kept.
+
+pub mod live;
+pub mod procfs;
+pub mod replay;

@@ -1,0 +1,200 @@
+//! What the command line does with bad input: one sentence, one hint, the right exit code, and
+//! nothing on stdout. No test here needs root: those that do are in `run.rs`.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use assert_cmd::assert::OutputAssertExt as _;
+use nix::{
+    sys::wait::{Id, WaitPidFlag, waitid},
+    unistd::{Pid, geteuid, gettid},
+};
+
+const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
+/// One more than the largest PID that a kernel gives (`PID_MAX_LIMIT`, include/linux/threads.h).
+const NO_SUCH_PID: &str = "4194304";
+
+fn memtrace<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(MEMTRACE);
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs it and asserts that it says one sentence and one hint. Returns the sentence.
+#[track_caller]
+fn refused(mut command: Command, code: i32) -> String {
+    let assert = command.assert().code(code).stdout("");
+    let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    let lines: Vec<&str> = stderr.lines().collect();
+    let &[sentence, hint] = lines.as_slice() else {
+        panic!("not one sentence and one hint: {stderr}")
+    };
+    assert!(hint.starts_with("hint: "), "{stderr}");
+    let sentence = sentence.strip_prefix("memtrace: ").unwrap_or_else(|| panic!("{stderr}"));
+    sentence.to_owned()
+}
+
+/// As [`refused`], for what clap finds: its own words, exit code 2. Returns the first line.
+#[track_caller]
+fn misused<const N: usize>(args: [&str; N]) -> String {
+    let assert = memtrace(args).assert().code(2).stdout("");
+    let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    assert!(stderr.ends_with("For more information, try '--help'.\n"), "{stderr}");
+    stderr.lines().next().expect("not empty").to_owned()
+}
+
+#[test]
+fn attach_needs_a_process_that_exists() {
+    for command in ["attach", "maps"] {
+        let sentence = refused(memtrace([command, NO_SUCH_PID]), 1);
+        assert_eq!(sentence, format!("there is no process {NO_SUCH_PID}"));
+    }
+}
+
+#[test]
+fn pid_0_is_not_a_process() {
+    let sentence = refused(memtrace(["attach", "0"]), 2);
+    assert_eq!(sentence, "PID 0 is the kernel's idle task, not a process");
+}
+
+#[test]
+fn a_thread_is_refused_with_the_pid_of_its_process() {
+    let (announce, announced) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        announce.send(gettid()).expect("the test listens");
+        let _ = ended.recv();
+    });
+    let tid = announced.recv().expect("the thread runs");
+    let sentence = refused(memtrace(["attach", &tid.to_string()]), 2);
+    drop(end);
+    thread.join().expect("the thread ends");
+    assert_eq!(sentence, format!("{tid} is a thread of process {}", std::process::id()));
+}
+
+#[test]
+fn a_zombie_has_no_memory_any_more() {
+    let mut zombie = Command::new("true").spawn().expect("true runs");
+    let id = Id::Pid(Pid::from_raw(zombie.id() as i32));
+    waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("it exits");
+    let sentence = refused(memtrace(["attach", &zombie.id().to_string()]), 1);
+    zombie.wait().expect("it exited");
+    let expected = format!("process {} (true) exited already: its memory is gone", zombie.id());
+    assert_eq!(sentence, expected);
+}
+
+#[test]
+fn memtrace_does_not_trace_itself() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" attach $$", MEMTRACE]);
+    assert_eq!(refused(command, 2), "memtrace cannot trace itself");
+}
+
+#[test]
+fn run_needs_a_command() {
+    assert!(misused(["run"]).contains("required"));
+    assert!(misused(["run", "--"]).contains("required"));
+}
+
+#[test]
+fn an_empty_command_is_refused() {
+    assert_eq!(refused(memtrace(["run", "--", ""]), 2), "the command is empty");
+}
+
+#[test]
+fn a_command_that_is_not_found_gives_127() {
+    for name in ["memtrace-has-no-such-command", "./no/such/file"] {
+        let sentence = refused(memtrace(["run", "--", name]), 127);
+        assert_eq!(sentence, format!("cannot find the command {name}"));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_executable_gives_126() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = file.path().display().to_string();
+    let sentence = refused(memtrace(["run", "--", &path]), 126);
+    assert_eq!(sentence, format!("cannot execute {path}: it is not an executable file"));
+}
+
+#[test]
+fn a_directory_is_no_command() {
+    let sentence = refused(memtrace(["run", "--", "/"]), 126);
+    assert_eq!(sentence, "cannot execute /: it is a directory");
+}
+
+#[test]
+fn an_unknown_option_is_not_taken_for_the_command() {
+    for args in [["run", "--bogus", "true"], ["attach", "--bogus", "1"], ["maps", "--bogus", "1"]] {
+        assert_eq!(misused(args), "error: unexpected argument '--bogus' found");
+    }
+}
+
+#[test]
+fn an_unknown_user_is_refused() {
+    let sentence = refused(memtrace(["run", "--user", "no-such-user", "--", "true"]), 2);
+    assert_eq!(sentence, "there is no user no-such-user");
+}
+
+#[test]
+fn a_report_needs_a_file_that_can_be_written() {
+    let me = std::process::id().to_string();
+    let sentence = refused(memtrace(["maps", &me, "-o", "/no/such/folder/report"]), 1);
+    assert!(sentence.starts_with("cannot write to /no/such/folder/report: "), "{sentence}");
+}
+
+#[test]
+fn a_buffer_that_the_kernel_would_refuse_is_refused_first() {
+    for size in ["3K", "0", "1K", "8G", "-1", "x", ""] {
+        let line = misused(["run", &format!("--buffer={size}"), "--", "true"]);
+        assert!(line.contains("for '--buffer <SIZE>': must be"), "{line}");
+    }
+}
+
+#[test]
+fn a_duration_that_never_ends_or_never_begins_is_refused() {
+    for time in ["0", "-1s", "1d", "inf", "nan", ""] {
+        let line = misused(["attach", &format!("--duration={time}"), "1"]);
+        assert!(line.contains("for '--duration <TIME>': must be"), "{line}");
+    }
+}
+
+#[test]
+fn a_pid_is_a_number() {
+    for pid in ["init", "1.5", "99999999999"] {
+        assert!(misused(["attach", pid]).contains("for '<PID>...'"));
+    }
+}
+
+#[test]
+fn tracing_without_privileges_says_how_to_get_them() {
+    // Where the build lies, another user may not look.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let copy = folder.path().join("memtrace");
+    fs::copy(MEMTRACE, &copy).expect("there is room");
+    let me = std::process::id().to_string();
+    for args in [&["run", "--", "true"][..], &["attach", &me], &["doctor"]] {
+        let sentence = refused(unprivileged(&copy, args), 1);
+        assert_eq!(sentence, "tracing needs root, or CAP_BPF and CAP_PERFMON");
+    }
+}
+
+/// Returns a command that runs as `nobody` where this is root.
+fn unprivileged(program: &Path, args: &[&str]) -> Command {
+    const NOBODY: u32 = 65534;
+    let mut command = Command::new(program);
+    command.args(args).current_dir("/");
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}

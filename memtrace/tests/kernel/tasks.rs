@@ -1,0 +1,124 @@
+//! Processes: fork, vfork, exec, exit.
+
+use libtest_mimic::{Failed, Trial};
+
+use super::driver::{Attached, PAGE, Report, Started, run, trial};
+use super::paths::N;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("tasks::a_child_is_reported_when_it_is_followed", followed_child),
+        trial("tasks::a_child_is_left_alone_when_it_is_not", left_child),
+        trial("tasks::a_vforked_child_that_execs_has_books_of_its_own", vfork_exec),
+        trial("tasks::exec_by_another_thread_keeps_the_process", exec_from_thread),
+        trial("tasks::memory_at_exit_is_what_was_there_before_the_teardown", at_exit),
+        trial("tasks::attach_ends_when_the_process_does", attach_to_exit),
+        trial("tasks::two_processes_have_one_report", two_processes),
+    ]
+}
+
+fn processes(report: &Report) -> &Vec<serde_json::Value> {
+    report.0["processes"].as_array().expect("an array")
+}
+
+fn followed_child() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["fork_child"])?;
+    report.check_books()?;
+    let [_, child] = processes(&report).as_slice() else {
+        return Err(format!("two processes, not {}", processes(&report).len()).into());
+    };
+    let munmap = &child["reclaimed"]["by_path"]["munmap"];
+    let zapped = munmap["zapped"].as_u64().unwrap_or(0) / PAGE;
+    if zapped.abs_diff(N) > N / 100 || child["exit_code"] != 3 || child["state"] != "exited" {
+        return Err(format!("the child's report is wrong: {child}").into());
+    }
+    Ok(())
+}
+
+fn left_child() -> Result<(), Failed> {
+    let report = run(&[], &["fork_child"])?;
+    report.check_books()?;
+    if processes(&report).len() != 1 || report.path("munmap").zapped > N / 2 {
+        return Err(format!("only the parent was asked for: {}", report.0["processes"]).into());
+    }
+    Ok(())
+}
+
+fn vfork_exec() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["vfork_exec"])?;
+    report.check_books()?;
+    let [parent, child] = processes(&report).as_slice() else {
+        return Err(format!("two processes, not {}", processes(&report).len()).into());
+    };
+    for process in [parent, child] {
+        let exits = &process["reclaimed"]["by_path"]["exit"];
+        if process["state"] != "exited" || exits["calls"] != 1 {
+            return Err(format!("each tears its own address space down: {process}").into());
+        }
+    }
+    Ok(())
+}
+
+fn exec_from_thread() -> Result<(), Failed> {
+    let report = run(&[], &["exec_from_thread"])?;
+    report.check_books()?;
+    let process = report.process();
+    let by_path = &process["reclaimed"]["by_path"];
+    let replaced = by_path["exec"]["zapped"].as_u64().unwrap_or(0);
+    if processes(&report).len() != 1 || replaced == 0 || by_path["exit"]["calls"] != 1 {
+        return Err(format!("one process with an exec and an exit: {process}").into());
+    }
+    Ok(())
+}
+
+fn at_exit() -> Result<(), Failed> {
+    let report = run(&[], &["exit"])?;
+    report.check_books()?;
+    let process = report.process();
+    let anon = process["memory"]["resident_by_kind"]["anon"].as_u64().unwrap_or(0) / PAGE;
+    // The workload's pages, and a few of its start.
+    if !(N..N + N / 4).contains(&anon) {
+        return Err(format!("anonymous pages at exit: {anon}: {}", process["memory"]).into());
+    }
+    let largest = &process["regions"][0];
+    let resident = largest["resident"].as_u64().unwrap_or(0) / PAGE;
+    if resident.abs_diff(N) > N / 50 {
+        return Err(format!("the largest region at exit: {largest}").into());
+    }
+    if process["faults"]["minor"].as_u64().unwrap_or(0) < N {
+        return Err(format!("at least a fault a page: {}", process["faults"]).into());
+    }
+    Ok(())
+}
+
+fn attach_to_exit() -> Result<(), Failed> {
+    let mut workload = Started::new(&["churn", "1"])?;
+    let attached = Attached::new(&[], &[workload.pid()])?;
+    workload.go()?;
+    workload.expect("stopped")?;
+    workload.go()?;
+    let report = attached.finish()?;
+    report.check_books()?;
+    if report.process()["state"] != "exited" || report.process()["exit_code"] != 0 {
+        return Err(format!("it exited with 0: {}", report.process()).into());
+    }
+    Ok(())
+}
+
+fn two_processes() -> Result<(), Failed> {
+    let mut first = Started::new(&["churn", "1"])?;
+    let mut second = Started::new(&["churn", "1"])?;
+    let pids = [first.pid(), second.pid()];
+    let attached = Attached::new(&[], &pids)?;
+    for workload in [&mut first, &mut second] {
+        workload.go()?;
+        workload.expect("stopped")?;
+    }
+    let report = attached.stop()?;
+    report.check_books()?;
+    let seen: Vec<_> = processes(&report).iter().map(|process| process["tgid"].as_u64()).collect();
+    if seen != pids.map(|pid| Some(u64::from(pid))) {
+        return Err(format!("{seen:?} instead of {pids:?}").into());
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! Programs of known behaviour.
+
+use std::{
+    io::{BufRead as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::Command,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use super::{
+    driver::{PAGE, scratch},
+    paths::N,
+};
+
+/// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
+const PR_SET_THP_DISABLE: i32 = 41;
+
+/// A mapping of so many bytes.
+#[derive(Clone, Copy)]
+struct Mapped {
+    start: *mut u8,
+    len: usize,
+}
+
+fn pages(pages: u64) -> usize {
+    (pages * PAGE) as usize
+}
+
+impl Mapped {
+    fn map(at: *mut u8, len: usize, flags: i32, fd: i32) -> Self {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, or one that replaces a mapping of ours.
+        let start = unsafe { libc::mmap(at.cast(), len, prot, flags, fd, 0) };
+        assert_ne!(start, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+        Self { start: start.cast(), len }
+    }
+
+    fn anon(count: u64) -> Self {
+        Self::map(ptr::null_mut(), pages(count), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    fn part(self, from: u64, count: u64) -> Self {
+        // SAFETY: stays inside the mapping.
+        Self { start: unsafe { self.start.add(pages(from)) }, len: pages(count) }
+    }
+
+    fn touch(self) -> Self {
+        for at in (0..self.len).step_by(PAGE as usize) {
+            // SAFETY: inside the mapping, which is writable.
+            unsafe { self.start.add(at).write_volatile(1) };
+        }
+        self
+    }
+
+    fn read(self) -> Self {
+        for at in (0..self.len).step_by(PAGE as usize) {
+            // SAFETY: inside the mapping, which is readable.
+            unsafe { self.start.add(at).read_volatile() };
+        }
+        self
+    }
+
+    fn unmap(self) {
+        // SAFETY: a mapping of ours that nobody uses any more.
+        assert_eq!(unsafe { libc::munmap(self.start.cast(), self.len) }, 0);
+    }
+
+    fn advise(self, advice: i32) -> Self {
+        // SAFETY: a mapping of ours whose contents do not matter.
+        let done = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
+        assert_eq!(done, 0, "madvise: {}", std::io::Error::last_os_error());
+        self
+    }
+}
+
+/// Does what `name` says.
+pub(crate) fn run(name: &str, args: &[String]) {
+    // SAFETY: changes this process's own setting. Only the workload about THP wants them.
+    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(name != "thp"), 0, 0, 0) };
+    match name {
+        "nothing" => {}
+        "munmap" => Mapped::anon(N).touch().unmap(),
+        "munmap_half_touched" => {
+            let mapped = Mapped::anon(2 * N);
+            mapped.part(N / 2, N).touch();
+            mapped.unmap();
+        }
+        "munmap_many_small" => {
+            for _ in 0..5 * N / 4 {
+                Mapped::anon(4).touch().unmap();
+            }
+        }
+        "munmap_read_only_touch" => Mapped::anon(N).read().unmap(),
+        "dont_need" => {
+            Mapped::anon(N).touch().advise(libc::MADV_DONTNEED);
+        }
+        "free_then_munmap" => Mapped::anon(N).touch().advise(libc::MADV_FREE).unmap(),
+        "brk" => brk(),
+        "mremap_shrink" => {
+            let Mapped { start, len } = Mapped::anon(N).touch();
+            // SAFETY: a mapping of ours; shrinking never moves it.
+            let left = unsafe { libc::mremap(start.cast(), len, len / 4, 0) };
+            assert_eq!(left, start.cast());
+        }
+        "mremap_move" => {
+            let Mapped { start, len } = Mapped::anon(N).touch();
+            let to = Mapped::anon(N);
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            // SAFETY: both are mappings of ours; the second is given up for the first.
+            let moved = unsafe { libc::mremap(start.cast(), len, len, flags, to.start) };
+            assert_eq!(moved, to.start.cast());
+            to.unmap();
+        }
+        "overmap" => {
+            let Mapped { start, len } = Mapped::anon(N).touch();
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            Mapped::map(start, len, flags, -1);
+        }
+        "threads" => in_threads(8, || {
+            for _ in 0..8 {
+                Mapped::anon(N / 8).touch().unmap();
+            }
+        }),
+        "thp" => Mapped::anon(N).advise(libc::MADV_HUGEPAGE).touch().unmap(),
+        "file_private" => with_file(|fd| {
+            Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read().unmap();
+        }),
+        "file_cow" => with_file(|fd| {
+            let mapped = Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read();
+            mapped.part(0, N / 2).touch();
+            mapped.unmap();
+        }),
+        "file_shared" => with_file(|fd| {
+            Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch().unmap();
+        }),
+        "shared_anon" => shared_anon().touch().unmap(),
+        "shared_anon_dont_need" => {
+            shared_anon().touch().advise(libc::MADV_DONTNEED);
+        }
+        "remove" => {
+            shared_anon().touch().advise(libc::MADV_REMOVE);
+        }
+        "punch_hole" => punch_hole(),
+        "shmdt" => shmdt(),
+        "fork_shared" => fork_shared(),
+        "exec" => {
+            Mapped::anon(N).touch();
+            become_nothing();
+        }
+        "exec_nothing" => become_nothing(),
+        "exit" => {
+            Mapped::anon(N).touch();
+        }
+        "sigkill" => {
+            Mapped::anon(N).touch();
+            // SAFETY: ends this process.
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        }
+        "exit_with_threads" => exit_with_threads(),
+        "fork_child" => fork_child(),
+        "vfork_exec" => {
+            // `Command` without `pre_exec` is vfork or its equal (posix_spawn).
+            let status = Command::new("/proc/self/exe").args(["--workload", "nothing"]).status();
+            assert!(status.is_ok_and(|status| status.success()));
+        }
+        "exec_from_thread" => {
+            let _ = thread::spawn(become_nothing).join();
+        }
+        "churn" => churn(args),
+        "many_regions" => many_regions(args),
+        other => panic!("no workload {other}"),
+    }
+}
+
+fn shared_anon() -> Mapped {
+    Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
+}
+
+fn brk() {
+    // SAFETY: asks for the end of the heap, then moves it; nothing allocates in between, and the
+    // end is put back where the allocator left it.
+    unsafe {
+        let end = libc::syscall(libc::SYS_brk, 0) as u64;
+        let start = end.next_multiple_of(PAGE);
+        let top = start + N * PAGE;
+        assert_eq!(libc::syscall(libc::SYS_brk, top) as u64, top);
+        Mapped { start: start as *mut u8, len: pages(N) }.touch();
+        assert_eq!(libc::syscall(libc::SYS_brk, start) as u64, start);
+    }
+}
+
+fn with_file(work: impl FnOnce(i32)) {
+    let path = scratch("file");
+    let file = std::fs::File::create_new(&path).expect("a new file");
+    let mut writer = std::io::BufWriter::new(&file);
+    for _ in 0..N {
+        writer.write_all(&[7; PAGE as usize]).expect("room for a file");
+    }
+    writer.flush().expect("room for a file");
+    drop(writer);
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("our file");
+    use std::os::fd::AsRawFd as _;
+    work(file.as_raw_fd());
+    std::fs::remove_file(&path).expect("our file");
+}
+
+fn punch_hole() {
+    // SAFETY: a new descriptor, a mapping of it, and a hole in it; contents do not matter.
+    unsafe {
+        let fd = libc::memfd_create(c"memtrace".as_ptr(), 0);
+        assert!(fd >= 0 && libc::ftruncate(fd, pages(N) as i64) == 0);
+        Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch();
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        assert_eq!(libc::fallocate(fd, mode, 0, pages(N) as i64), 0);
+    }
+}
+
+fn shmdt() {
+    // SAFETY: a new segment, attached, marked for removal, and detached.
+    unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, pages(N), libc::IPC_CREAT | 0o600);
+        assert!(id >= 0, "shmget: {}", std::io::Error::last_os_error());
+        let start = libc::shmat(id, ptr::null(), 0);
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+        assert_ne!(start as isize, -1);
+        Mapped { start: start.cast(), len: pages(N) }.touch();
+        assert_eq!(libc::shmdt(start), 0);
+    }
+}
+
+/// The parent unmaps what a child still shares.
+fn fork_shared() {
+    let mapped = Mapped::anon(N).touch();
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: the child only reads from a pipe and exits.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        drop(writer);
+        let _ = std::io::Read::read(&mut reader, &mut [0]);
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    mapped.unmap();
+    drop(writer);
+    // SAFETY: waits for our child.
+    unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
+}
+
+fn fork_child() {
+    // SAFETY: the child maps, unmaps and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        Mapped::anon(N).touch().unmap();
+        // SAFETY: as above.
+        unsafe { libc::_exit(3) };
+    }
+    // SAFETY: waits for our child.
+    unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
+}
+
+fn become_nothing() {
+    let error = Command::new("/proc/self/exe").args(["--workload", "nothing"]).exec();
+    panic!("exec: {error}");
+}
+
+fn in_threads(count: usize, work: impl Fn() + Send + Sync) {
+    thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(&work);
+        }
+    });
+}
+
+fn exit_with_threads() {
+    Mapped::anon(N).touch();
+    let ready = Arc::new(std::sync::Barrier::new(5));
+    for _ in 0..4 {
+        let ready = Arc::clone(&ready);
+        thread::spawn(move || {
+            ready.wait();
+            loop {
+                thread::park();
+            }
+        });
+    }
+    ready.wait();
+    std::process::exit(0);
+}
+
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Waits for a line of input; false at its end.
+fn told() -> bool {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).is_ok_and(|len| len > 0)
+}
+
+/// So many threads map, protect, move and unmap as fast as they can until told to stop; then they
+/// stay as they are until told to end.
+fn churn(args: &[String]) {
+    let count: usize = args[0].parse().expect("a number of threads");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for number in 0..count {
+        let stop = Arc::clone(&stop);
+        threads.push(thread::spawn(move || churn_one(number as u64, &stop)));
+    }
+    say("ready");
+    told();
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().expect("the thread ends well");
+    }
+    say("stopped");
+    told();
+}
+
+fn churn_one(seed: u64, stop: &AtomicBool) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let (mut held, mut read_only): (Vec<Mapped>, Vec<Mapped>) = (Vec::new(), Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        match random(6) {
+            0 | 1 => held.push(Mapped::anon(1 + random(16))),
+            2 => {
+                held.last().map(|mapped| mapped.touch());
+            }
+            3 => {
+                if let Some(mapped) = held.pop() {
+                    let part = mapped.part(0, 1 + random(mapped.len as u64 / PAGE));
+                    // SAFETY: a mapping of ours; nobody writes to it after this.
+                    unsafe { libc::mprotect(part.start.cast(), part.len, libc::PROT_READ) };
+                    read_only.push(mapped);
+                }
+            }
+            4 => {
+                if let Some(Mapped { start, len }) = held.pop() {
+                    let new = pages(1 + random(16));
+                    // SAFETY: a mapping of ours.
+                    let moved =
+                        unsafe { libc::mremap(start.cast(), len, new, libc::MREMAP_MAYMOVE) };
+                    assert_ne!(moved, libc::MAP_FAILED);
+                    held.push(Mapped { start: moved.cast(), len: new });
+                }
+            }
+            _ => {
+                if let Some(mapped) = held.pop() {
+                    mapped.unmap();
+                }
+            }
+        }
+        for list in [&mut held, &mut read_only] {
+            if list.len() > 32 {
+                list.drain(..16).for_each(Mapped::unmap);
+            }
+        }
+    }
+}
+
+/// Holds so many regions and maps and unmaps one more as fast as it can until told to stop.
+fn many_regions(args: &[String]) {
+    let count: u64 = args[0].parse().expect("a number of regions");
+    let all = Mapped::anon(2 * count);
+    for number in 0..count {
+        let hole = all.part(2 * number, 1);
+        // SAFETY: a mapping of ours that is never read.
+        unsafe { libc::mprotect(hole.start.cast(), hole.len, libc::PROT_NONE) };
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let worker = thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            Mapped::anon(1).touch().unmap();
+        }
+    });
+    say("ready");
+    told();
+    stop.store(true, Ordering::Relaxed);
+    worker.join().expect("the thread ends well");
+    say("stopped");
+    told();
+}

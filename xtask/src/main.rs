@@ -1,0 +1,49 @@
+//! The project's own commands, run as `cargo xtask COMMAND`.
+//!
+//! Nothing here is shipped: memtrace itself builds with plain `cargo build`.
+
+mod bpf;
+mod command;
+mod libtest;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(about = "The project's own commands", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF object that memtrace embeds, or check that the committed one is right
+    Bpf(bpf::Options),
+    /// Run every check and test that this machine can run, and say which it cannot
+    Test,
+    /// Run the kernel tests on Debian's kernels in QEMU
+    Vm(vm::Options),
+}
+
+fn main() -> ExitCode {
+    let workspace = Workspace::find();
+    let done = match Cli::parse().command {
+        Command::Bpf(options) => bpf::run(&workspace, &options),
+        Command::Test => test::run(&workspace),
+        Command::Vm(options) => vm::run(&workspace, &options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
