@@ -34,6 +34,7 @@ fields! {
     TASK_START = "task_struct" "start_boottime",
     TASK_MIN_FLT = "task_struct" "min_flt",
     TASK_MAJ_FLT = "task_struct" "maj_flt",
+    TASK_RSS_CACHE = "task_struct" "rss_stat.count",
     TASK_EXIT_CODE = "task_struct" "exit_code",
     SIGNAL_LIVE = "signal_struct" "live",
     SIGNAL_MIN_FLT = "signal_struct" "min_flt",

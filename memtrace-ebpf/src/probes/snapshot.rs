@@ -71,7 +71,23 @@ fn seed_iter(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Writes each VMA, with the number of the write section after which it was read.
+/// Writes the pages that each thread counted and has not added to its mm's counters yet, by
+/// [`memtrace_common::Counter`] (`SPLIT_RSS_COUNTING`, before 6.2).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn unsynced_iter(ctx: *mut c_void) -> i32 {
+    let ctx: *const TaskContext = ctx.cast_const().cast();
+    // SAFETY: the verifier knows the context's layout.
+    let (meta, task) = unsafe { ((*ctx).meta, Typed::new((*ctx).task)) };
+    if !task.is_null() {
+        let pages: [i32; COUNTERS] = kernel::read(task.address(), &kernel::TASK_RSS_CACHE);
+        write(meta, &pages);
+    }
+    0
+}
+
+/// Writes each VMA. Its `seq` is left 0: newer kernels read VMAs while their mm is being changed, so
+/// only the number of the last section before the iterator began means something.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_vma")]
 fn regions_iter(ctx: *mut c_void) -> i32 {
@@ -82,10 +98,7 @@ fn regions_iter(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let mm = vma.load::<u64>(&kernel::VMA_MM);
-    let Some(books) = books::followed(mm) else { return 0 };
-    // SAFETY: a live map value. The iterator holds the mm's lock for reading: nobody writes.
-    let seq = unsafe { (*books).ledger.sections };
-    write(meta, &region(mm, vma.address(), seq));
+    write(meta, &region(mm, vma.address(), 0));
     0
 }
 

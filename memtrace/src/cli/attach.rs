@@ -44,7 +44,7 @@ impl Attach {
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let mut tracer = Tracer::attach(&self.tracing, common)?;
+            let mut tracer = Tracer::attach(&self.tracing, common, true)?;
             let stopped = stop(self.duration)?;
             let mut gone = Vec::new();
             for &pid in &pids {

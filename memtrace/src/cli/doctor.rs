@@ -14,7 +14,7 @@ use crate::{
     model::report::ProbeReport,
     probe::{
         attach::{describe, examine},
-        plan::{PROBES, plan},
+        plan::{Asked, PROBES, plan},
     },
 };
 
@@ -44,7 +44,8 @@ pub(super) fn main(common: &Common) -> Outcome {
     let mut output = Output::open(common, Stream::Stdout)?;
     let facts = examine()?;
     let system = uname().map_err(anyhow::Error::from)?;
-    let (probes, problem) = match plan(PROBES, &facts, true) {
+    let (probes, problem) = match plan(PROBES, &facts, Asked { fault_events: true, running: false })
+    {
         Ok(plan) => (describe(&plan), None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };

@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use crate::{
-    probe::{attach::Gone, btf::KernelBtf, plan::Unsupported},
+    probe::{
+        attach::{Gone, Refused},
+        btf::KernelBtf,
+        plan::Unsupported,
+    },
     sink::printable,
 };
 
@@ -63,6 +67,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if error.is::<Unsupported>() {
         let hint = "memtrace needs Linux 6.1 or later; `memtrace doctor` says what is missing";
+        return Some(hint.to_owned());
+    }
+    if error.chain().any(|cause| cause.is::<Refused>()) {
+        let hint = "this is a fault of memtrace: please report it, with the output of `-vv`";
         return Some(hint.to_owned());
     }
     let denied = error.chain().any(|cause| {

@@ -36,7 +36,7 @@ impl Maps {
         let seed = procfs::seed(pid, &found.stat, &regions.residency);
         let mut model = Model::default();
         model.apply(&Event::TaskSeed(seed));
-        model.replace_regions(seed.header.mm, &regions.regions);
+        model.replace_regions(seed.header.mm, &regions.regions, 0);
         if let Some(process) = model.process_mut(pid) {
             process.comm = found.stat.comm;
             process.exe = found.exe;

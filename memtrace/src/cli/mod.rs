@@ -99,7 +99,13 @@ pub fn main() -> ExitCode {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    env_logger::Builder::new().filter_level(level).format_target(false).init();
+    env_logger::Builder::new()
+        .filter_level(level)
+        // The loader's view of our object is not what anyone asks for.
+        .filter_module("aya", log::LevelFilter::Warn)
+        .filter_module("aya_obj", log::LevelFilter::Warn)
+        .format_target(false)
+        .init();
     let result = match command {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),

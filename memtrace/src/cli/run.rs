@@ -59,7 +59,7 @@ impl Run {
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async {
-            let mut tracer = Tracer::attach(&self.tracing, common)?;
+            let mut tracer = Tracer::attach(&self.tracing, common, false)?;
             let waiting = Waiting::start(program, &self.command, user)?;
             tracer.expect(waiting.pid)?;
             // From here on a signal is the command's: caught before it can print anything.

@@ -30,7 +30,10 @@ use crate::{
         region_map::PAGE,
         report::{Host, Report},
     },
-    probe::attach::{Diagnostics, Gone, Options, Probes},
+    probe::{
+        attach::{Diagnostics, Gone, Options, Probes, Snapshot},
+        plan::Asked,
+    },
     sink::{events, json},
     source::{live::Live, procfs},
 };
@@ -54,8 +57,9 @@ const TICK: Duration = Duration::from_millis(10);
 const HEALTH: Duration = Duration::from_millis(50);
 
 impl Tracer {
-    /// Attaches the probes. Needs tokio's runtime.
-    pub(super) fn attach(tracing: &Tracing, common: &Common) -> Result<Self> {
+    /// Attaches the probes, for processes that are `running` already or for one that will be
+    /// started. Needs tokio's runtime.
+    pub(super) fn attach(tracing: &Tracing, common: &Common, running: bool) -> Result<Self> {
         // Kernels before 5.11 charge maps to this limit; elsewhere failing is harmless.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let kept = tracing.keep_records.as_ref().map(File::create).transpose();
@@ -63,7 +67,7 @@ impl Tracer {
         let diagnostics = common.verbose >= 2;
         let options = Options {
             follow: tracing.follow,
-            fault_events: tracing.events == Some(EventKind::Faults),
+            asked: Asked { fault_events: tracing.events == Some(EventKind::Faults), running },
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
@@ -100,8 +104,8 @@ impl Tracer {
             .ok_or(Gone)?;
         let seed = self.probes.seed(tgid)?;
         self.model.apply(&Event::TaskSeed(seed));
-        let regions = self.probes.regions(tgid, seed.header.mm)?;
-        self.model.replace_regions(seed.header.mm, &regions);
+        let Snapshot { regions, sections } = self.probes.regions(tgid, seed.header.mm)?;
+        self.model.replace_regions(seed.header.mm, &regions, sections);
         if let Some(process) = self.model.process_mut(tgid) {
             process.faults.before = found.stat.faults;
             process.comm = found.stat.comm;
@@ -203,7 +207,9 @@ impl Tracer {
         }
         for (tgid, mm) in self.model.stale() {
             match self.probes.regions(tgid, mm) {
-                Ok(regions) => self.model.replace_regions(mm, &regions),
+                Ok(Snapshot { regions, sections }) => {
+                    self.model.replace_regions(mm, &regions, sections);
+                }
                 // Its end is in the ring buffer.
                 Err(error) if error.is::<Gone>() => {}
                 Err(error) => return Err(error),
@@ -219,8 +225,8 @@ impl Tracer {
 
     /// Reads the kernel's books of the address spaces that are still there.
     fn read_books(&mut self) -> Result<()> {
-        for mm in self.model.living_mms().collect::<Vec<_>>() {
-            if let Some(ledger) = self.probes.ledger(mm)? {
+        for (tgid, mm) in self.model.living_mms() {
+            if let Some(ledger) = self.probes.ledger(tgid, mm)? {
                 self.model.replace_ledger(mm, ledger);
             }
         }

@@ -120,11 +120,12 @@ impl Model {
         self.add_process(tgid, 0, Vec::new());
     }
 
-    /// Replaces the region map of an address space by a snapshot.
-    pub fn replace_regions(&mut self, mm: u64, regions: &[Region]) {
+    /// Replaces the region map of an address space by a snapshot, before which so many write
+    /// sections had begun.
+    pub fn replace_regions(&mut self, mm: u64, regions: &[Region], sections: u64) {
         let space = self.space_mut(mm);
         let again = space.stale;
-        space.replace(regions);
+        space.replace(regions, sections);
         self.resyncs += u64::from(again);
     }
 
@@ -155,15 +156,8 @@ impl Model {
     /// Returns the living address spaces whose region map must be read again, each with a `tgid`
     /// that has it.
     pub fn stale(&self) -> Vec<(u32, u64)> {
-        let mut stale = Vec::new();
-        for (&mm, &id) in &self.by_mm {
-            if self.spaces[id.0].stale
-                && let Some(process) = self.living().find(|process| process.space() == Some(id))
-            {
-                stale.push((process.tgid, mm));
-            }
-        }
-        stale
+        let is_stale = |mm: &u64| self.by_mm.get(mm).is_some_and(|&id| self.space(id).stale);
+        self.living_mms().into_iter().filter(|(_, mm)| is_stale(mm)).collect()
     }
 
     /// Returns the processes that have not exited.
@@ -171,9 +165,13 @@ impl Model {
         self.by_tgid.values().map(|&at| &self.processes[at])
     }
 
-    /// Returns the living address spaces by the address of their `mm_struct`.
-    pub fn living_mms(&self) -> impl Iterator<Item = u64> {
-        self.by_mm.keys().copied()
+    /// Returns the living address spaces that a living process has: its `tgid` and the address of
+    /// the `mm_struct`.
+    pub fn living_mms(&self) -> Vec<(u32, u64)> {
+        let of_space: HashMap<SpaceId, u32> =
+            self.living().filter_map(|process| Some((process.space()?, process.tgid))).collect();
+        let mms = self.by_mm.iter();
+        mms.filter_map(|(&mm, id)| Some((*of_space.get(id)?, mm))).collect()
     }
 
     /// Returns every process that was traced, in the order in which they were seen.

@@ -93,6 +93,11 @@ fn regions(model: &Model, at: usize) -> Vec<std::ops::Range<u64>> {
     regions.map(|vma| vma.range.start / PAGE..vma.range.end / PAGE).collect()
 }
 
+/// The `mm_struct`s of the address spaces that have not ended.
+fn mms(model: &Model) -> Vec<u64> {
+    model.by_mm.keys().copied().collect()
+}
+
 fn space_of(model: &Model, at: usize) -> SpaceId {
     model.processes()[at].space().expect("it has one")
 }
@@ -163,13 +168,15 @@ fn exec_by_a_thread_that_is_not_the_leader_is_its_process_exec() {
 #[test]
 fn an_exit_ends_a_process_and_its_address_space_ends_later() {
     let mut model = model(&[map(MM, 0..4, 1), exec(1, MM, "sh")]);
+    assert_eq!(model.living_mms(), [(1, MM)]);
     let change = model.apply(&exit(1, MM, 7 << 8)).expect("a line");
     assert_eq!(change.what, What::Exit { code: 7 });
+    assert_eq!(model.living_mms(), []);
     assert_eq!(model.living().count(), 0);
-    assert_eq!(model.living_mms().collect::<Vec<_>>(), [MM]);
+    assert_eq!(mms(&model), [MM]);
     let change = model.apply(&mm_end(MM, Path::Exit, 2)).expect("a line");
     assert_eq!(change.what, What::MmEnd { zapped: 2 * PAGE, freed: 0 });
-    assert_eq!(model.living_mms().count(), 0);
+    assert!(mms(&model).is_empty());
     let [process] = processes(&model).try_into().expect("one");
     assert_eq!((process.state, process.exit_code), ("exited", Some(7)));
     assert_eq!(process.memory.mapped, Some(4 * PAGE));
@@ -218,7 +225,7 @@ fn a_child_that_is_not_followed_is_a_line_and_nothing_more() {
     let change = model.apply(&Event::Fork(event)).expect("a line");
     assert_eq!(change.what, What::Fork { child: 2, followed: false });
     assert_eq!(model.processes().len(), 1);
-    assert_eq!(model.living_mms().collect::<Vec<_>>(), [MM]);
+    assert_eq!(mms(&model), [MM]);
 }
 
 #[test]
@@ -252,7 +259,7 @@ fn a_vfork_child_that_executes_leaves_its_parents_address_space_alone() {
     ] {
         model.apply(&event);
     }
-    assert_eq!(model.living_mms().collect::<Vec<_>>(), [MM]);
+    assert_eq!(mms(&model), [MM]);
     let [parent, child] = processes(&model).try_into().expect("two");
     assert!(parent.reclaimed.by_path.is_empty());
     assert_eq!(parent.memory.mapped, Some(4 * PAGE));
@@ -341,7 +348,7 @@ fn lost_records_put_every_living_address_space_in_doubt_until_it_is_read_again()
     let mut stale = model.stale();
     stale.sort_unstable();
     assert_eq!(stale, [(1, MM), (2, OTHER_MM)]);
-    model.replace_regions(MM, &[region(MM, 0..2, 7)]);
+    model.replace_regions(MM, &[region(MM, 0..2, 0)], 8);
     assert_eq!(model.stale(), [(2, OTHER_MM)]);
     assert_eq!(model.resyncs, 1);
     assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..2)));
@@ -355,7 +362,7 @@ fn lost_records_put_every_living_address_space_in_doubt_until_it_is_read_again()
 #[test]
 fn the_first_snapshot_of_an_address_space_is_no_resync() {
     let mut model = model(&[exec(1, MM, "sh")]);
-    model.replace_regions(MM, &[region(MM, 0..2, 7)]);
+    model.replace_regions(MM, &[region(MM, 0..2, 7)], 7);
     assert_eq!(model.resyncs, 0);
 }
 

@@ -106,38 +106,27 @@ impl Vma {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionMap {
     by_start: BTreeMap<u64, Vma>,
-    /// Ranges whose state is known as of a write section: what is not newer was seen already.
-    /// Empty, or ascending and without a gap.
-    floors: Vec<(Range<u64>, u64)>,
+    /// Changes of this write section and of earlier ones were seen already.
+    floor: Option<u64>,
     /// Sum of all sizes.
     mapped: u64,
 }
 
 impl RegionMap {
-    /// Builds the map from a snapshot: VMAs in ascending order, each as of its own `seq`.
+    /// Builds the map from a snapshot: VMAs in ascending order, read while the map may have changed.
     ///
-    /// The snapshot need not be of one moment: between two VMAs there was nothing as of the later
-    /// one's `seq`. Changes that are not newer than what the snapshot saw will be ignored.
-    pub fn from_snapshot(vmas: impl IntoIterator<Item = Vma>) -> Self {
-        let mut map = Self::default();
-        let mut floors: Vec<(Range<u64>, u64)> = Vec::new();
-        let mut seen_to = 0;
-        let mut last_seq = 0;
-        for vma in vmas {
-            let Vma { range, seq, .. } = vma.clone();
-            last_seq = seq;
-            // A VMA that grew between two reads overlaps what was read before: the later counts.
-            let start = range.start.min(seen_to);
-            match floors.last_mut() {
-                Some((floor, known)) if *known == seq => floor.end = range.end.max(floor.end),
-                _ => floors.push((start.max(seen_to)..range.end, seq)),
-            }
-            seen_to = range.end.max(seen_to);
-            map.erase(range, u64::MAX);
+    /// `sections` is the number of write sections that had begun before the first was read. The last
+    /// of them may not have been done, and later ones may have been seen in part: all of these are
+    /// to be applied again, in their order, and make it right.
+    pub fn from_snapshot(vmas: impl IntoIterator<Item = Vma>, sections: u64) -> Self {
+        let floor = sections.checked_sub(1);
+        let mut map = Self { floor, ..Self::default() };
+        for mut vma in vmas {
+            vma.seq = floor.unwrap_or(0);
+            // One that grew between two reads overlaps what was read before: the later counts.
+            map.take(vma.range.clone(), u64::MAX);
             map.insert(vma);
         }
-        floors.push((seen_to..u64::MAX, last_seq));
-        map.floors = floors;
         map
     }
 
@@ -164,21 +153,17 @@ impl RegionMap {
 
     /// Stores `vma`: whatever older was there is replaced, and returned clipped to it.
     pub fn store(&mut self, vma: Vma) -> Vec<Vma> {
-        let mut replaced = Vec::new();
-        for part in self.newer_than_floors(vma.range.clone(), vma.seq) {
-            replaced.extend(self.take(part.clone(), vma.seq));
-            let mut piece = vma.clone();
-            piece.backing = vma.backing.advance(part.start - vma.range.start);
-            piece.range = part;
-            self.insert(piece);
+        if self.was_seen(vma.seq) {
+            return Vec::new();
         }
+        let replaced = self.take(vma.range.clone(), vma.seq);
+        self.insert(vma);
         replaced
     }
 
     /// Erases what write section `seq` erased and returns the pieces that were there, clipped.
     pub fn erase(&mut self, range: Range<u64>, seq: u64) -> Vec<Vma> {
-        let parts = self.newer_than_floors(range, seq);
-        parts.into_iter().flat_map(|part| self.take(part, seq)).collect()
+        if self.was_seen(seq) { Vec::new() } else { self.take(range, seq) }
     }
 
     /// Sets the protection bits of a range that was mapped without a hole in write section `seq`.
@@ -186,27 +171,32 @@ impl RegionMap {
     /// What has them already is left whole, as the kernel does: it may have been merged with a
     /// neighbour.
     pub fn protect(&mut self, range: Range<u64>, protection: u64, seq: u64) {
-        for part in self.newer_than_floors(range, seq) {
-            let before = self.find(part.start).map_or(part.start, |vma| vma.range.start);
-            let pieces: Vec<Range<u64>> = self
-                .by_start
-                .range(before..part.end)
-                .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
-                .map(|(_, vma)| vma.range.start.max(part.start)..vma.range.end.min(part.end))
-                .collect();
-            for piece in pieces {
-                for mut vma in self.take(piece, seq) {
-                    vma.flags = vma.flags & !flag::PROTECTION | protection;
-                    self.insert(vma);
-                }
-            }
-            // Whoever protects it later by our clock, but earlier by the kernel's, is too late.
-            for (_, vma) in self.by_start.range_mut(part.clone()) {
-                if vma.range.end <= part.end {
-                    vma.seq = vma.seq.max(seq);
-                }
+        if self.was_seen(seq) {
+            return;
+        }
+        let before = self.find(range.start).map_or(range.start, |vma| vma.range.start);
+        let pieces: Vec<Range<u64>> = self
+            .by_start
+            .range(before..range.end.max(before))
+            .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
+            .map(|(_, vma)| vma.range.start.max(range.start)..vma.range.end.min(range.end))
+            .collect();
+        for piece in pieces {
+            for mut vma in self.take(piece, seq) {
+                vma.flags = vma.flags & !flag::PROTECTION | protection;
+                self.insert(vma);
             }
         }
+        // Whoever protects it later by our clock, but earlier by the kernel's, is too late.
+        for (_, vma) in self.by_start.range_mut(range.start..range.end.max(range.start)) {
+            if vma.range.end <= range.end {
+                vma.seq = vma.seq.max(seq);
+            }
+        }
+    }
+
+    fn was_seen(&self, seq: u64) -> bool {
+        self.floor.is_some_and(|floor| seq <= floor)
     }
 
     fn insert(&mut self, vma: Vma) {
@@ -244,29 +234,6 @@ impl RegionMap {
         let (low, high) = vma.split(at);
         self.insert(low);
         self.insert(high);
-    }
-
-    /// Returns the parts of `range` whose snapshot is older than `seq`.
-    fn newer_than_floors(&self, range: Range<u64>, seq: u64) -> Vec<Range<u64>> {
-        if self.floors.is_empty() {
-            return vec![range];
-        }
-        let first = self.floors.partition_point(|(floor, _)| floor.end <= range.start);
-        let mut parts: Vec<Range<u64>> = Vec::new();
-        for (floor, known) in &self.floors[first..] {
-            if floor.start >= range.end {
-                break;
-            }
-            if *known >= seq {
-                continue;
-            }
-            let part = floor.start.max(range.start)..floor.end.min(range.end);
-            match parts.last_mut() {
-                Some(last) if last.end == part.start => last.end = part.end,
-                _ => parts.push(part),
-            }
-        }
-        parts
     }
 }
 

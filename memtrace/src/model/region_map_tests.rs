@@ -66,10 +66,9 @@ fn a_protection_does_not_split_what_the_kernel_merged() {
 
 #[test]
 fn a_snapshot_ignores_changes_that_it_has_already_seen() {
-    let mut map = RegionMap::from_snapshot([anon(0..2, 5), anon(8..10, 5)]);
+    let mut map = RegionMap::from_snapshot([anon(0..2, 0), anon(8..10, 0)], 6);
     map.erase(bytes(0..2), 5);
     map.store(anon(4..6, 4));
-    map.erase(bytes(20..30), 5);
     assert_eq!(map.count(), 2);
     map.erase(bytes(0..2), 6);
     assert_eq!(map.iter().cloned().collect::<Vec<_>>(), [anon(8..10, 5)]);
@@ -77,13 +76,21 @@ fn a_snapshot_ignores_changes_that_it_has_already_seen() {
 
 #[test]
 fn a_torn_snapshot_is_healed_by_the_changes_that_it_missed() {
-    // Pages 0..2 were read after section 5, pages 8..10 after section 7. Section 6 erased 0..2 and
-    // mapped 4..6; section 7 erased 4..6 again.
-    let mut map = RegionMap::from_snapshot([anon(0..2, 5), anon(8..10, 7)]);
+    // Read from below: 0..2 before section 6 erased it and mapped 4..6; 8..10, which section 7
+    // mapped as it erased 4..6 again, after both.
+    let mut map = RegionMap::from_snapshot([anon(0..2, 0), anon(8..10, 0)], 5);
     map.erase(bytes(0..2), 6);
     map.store(anon(4..6, 6));
     map.erase(bytes(4..6), 7);
+    map.store(anon(8..10, 7));
     assert_eq!(map.iter().cloned().collect::<Vec<_>>(), [anon(8..10, 7)]);
+}
+
+#[test]
+fn a_snapshot_before_the_first_section_ignores_nothing() {
+    let mut map = RegionMap::from_snapshot([anon(0..2, 0)], 0);
+    map.erase(bytes(0..1), 0);
+    assert_eq!(map.iter().cloned().collect::<Vec<_>>(), [anon(1..2, 0)]);
 }
 
 #[test]

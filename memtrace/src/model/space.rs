@@ -149,10 +149,10 @@ impl AddressSpace {
         }
     }
 
-    /// Replaces the regions by those of a snapshot.
-    pub fn replace(&mut self, regions: &[Region]) {
+    /// Replaces the regions by those of a snapshot, before which so many write sections had begun.
+    pub fn replace(&mut self, regions: &[Region], sections: u64) {
         let whole = regions.iter().filter(|region| region.start < region.end);
-        self.regions = RegionMap::from_snapshot(whole.map(Vma::from));
+        self.regions = RegionMap::from_snapshot(whole.map(Vma::from), sections);
         self.peak_bytes = self.peak_bytes.max(self.regions.mapped());
         self.regions_known = true;
         self.stale = false;
@@ -187,6 +187,11 @@ impl AddressSpace {
         let &Call { args, ret, seq, .. } = call;
         let failed = (-MAX_ERRNO..0).contains(&ret);
         let [first, second, third, fourth, ..] = args;
+        // It took the lock before the address space was followed: what it changed may have been
+        // seen or not.
+        let changes =
+            !matches!(syscall, Syscall::Madvise | Syscall::ProcessMadvise | Syscall::PunchHole);
+        self.stale |= seq == 0 && changes && !failed;
         let range = first..first.saturating_add(round_up(second));
         match syscall {
             Syscall::Mmap => {
@@ -324,11 +329,8 @@ impl AddressSpace {
             }
             Backing::Anon { .. } => false,
         };
-        let pieces: Vec<Range<u64>> = pieces
-            .into_iter()
-            .filter(|&vma| belongs(vma))
-            .map(|vma| vma.range.clone())
-            .collect();
+        let pieces: Vec<Range<u64>> =
+            pieces.into_iter().filter(|&vma| belongs(vma)).map(|vma| vma.range.clone()).collect();
         let end = pieces.iter().map(|piece| piece.end).max().unwrap_or(start);
         for piece in pieces {
             self.regions.erase(piece, seq);

@@ -20,7 +20,7 @@ use super::{
     btf::KernelBtf,
     facts,
     iter::{self, Scope},
-    plan::{Hook, KernelFacts, PROBES, Plan, Program, Step, plan},
+    plan::{Asked, Hook, KernelFacts, PROBES, Plan, Program, Step, plan},
 };
 use crate::{model::report::ProbeReport, source::replay::records};
 
@@ -32,8 +32,8 @@ static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
 pub struct Options {
     /// Trace children too.
     pub follow: bool,
-    /// One event for each page fault.
-    pub fault_events: bool,
+    /// What decides which probes are attached.
+    pub asked: Asked,
     /// Size of the ring buffer, bytes: a power of two and at least a page.
     pub buffer_bytes: u32,
     /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).
@@ -49,6 +49,8 @@ pub struct Probes {
     plan: Plan,
     /// CPUs that were online.
     cpus: Vec<usize>,
+    /// Each thread counts pages for itself before it adds them to its mm's counters (before 6.2).
+    threads_count: bool,
 }
 
 /// A shared type, as aya wants it.
@@ -80,8 +82,8 @@ pub fn examine() -> Result<KernelFacts> {
     let kernel = KernelBtf::read()?;
     let (mut facts, globals) = facts::read(&kernel);
     if facts.missing_fields.is_empty() {
-        let options =
-            Options { follow: false, fault_events: false, buffer_bytes: 1 << 16, log_level: 0 };
+        let asked = Asked::default();
+        let options = Options { follow: false, asked, buffer_bytes: 1 << 16, log_level: 0 };
         let mut bpf = load(&btf, &globals, options, 1)?;
         facts.trampolines = try_trampoline(&mut bpf, &btf)?;
     }
@@ -94,11 +96,12 @@ impl Probes {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let (mut facts, globals) = facts::read(&KernelBtf::read()?);
         let cpus = online_cpus()?;
-        plan(PROBES, &facts, options.fault_events)?;
+        plan(PROBES, &facts, options.asked)?;
         let mut bpf = load(&btf, &globals, options, cpus.len() as u32)?;
         facts.trampolines = try_trampoline(&mut bpf, &btf)?;
-        let plan = plan(PROBES, &facts, options.fault_events)?;
-        let mut probes = Self { bpf, plan, cpus };
+        let plan = plan(PROBES, &facts, options.asked)?;
+        let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
+        let mut probes = Self { bpf, plan, cpus, threads_count };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
             if let Step::Attach(programs) = step {
@@ -154,27 +157,56 @@ impl Probes {
         Ok(seed)
     }
 
-    /// Reads the regions of a process, each with the write section after which it was read.
-    pub fn regions(&mut self, tgid: u32, mm: u64) -> Result<Vec<Region>> {
+    /// Reads the regions of a followed process.
+    pub fn regions(&mut self, tgid: u32, mm: u64) -> Result<Snapshot> {
+        let sections = self.books(mm)?.ok_or(Gone)?.ledger.sections;
         let fd = self.program_fd("regions_iter")?;
         let bytes = read_iter(fd.as_fd(), Scope::Process(tgid))?;
         let mut regions: Vec<Region> = Vec::new();
         for event in records(&bytes) {
             let Ok(Event::MapRegion(region)) = event else { continue };
-            // Another thread of the process is listed as well: the same again.
-            if regions.last().is_some_and(|last| region.start < last.start) {
+            // Another thread of the process is listed as well: the same again. (One that merged with
+            // what lay below it may go back a little.)
+            if regions.first().is_some_and(|first| region.start <= first.start) {
                 break;
             }
             if region.header.mm == mm {
                 regions.push(region);
             }
         }
-        Ok(regions)
+        Ok(Snapshot { regions, sections })
     }
 
-    /// Reads the books of a living address space, `None` when it is not followed.
-    pub fn ledger(&self, mm: u64) -> Result<Option<Ledger>> {
-        Ok(self.books(mm)?.filter(|books| books.state != Mm::DEAD).map(|books| books.ledger))
+    /// Reads the books of a living address space that process `tgid` has, `None` when it is not
+    /// followed.
+    pub fn ledger(&mut self, tgid: u32, mm: u64) -> Result<Option<Ledger>> {
+        let Some(Mm { mut ledger, .. }) = self.books(mm)?.filter(|books| books.state != Mm::DEAD)
+        else {
+            return Ok(None);
+        };
+        if self.threads_count {
+            for (counted, unsynced) in ledger.in_pages.iter_mut().zip(self.unsynced(tgid)?) {
+                *counted += unsynced;
+            }
+        }
+        Ok(Some(ledger))
+    }
+
+    /// Sums what the threads of a process counted and have not added to its mm's counters yet.
+    fn unsynced(&mut self, tgid: u32) -> Result<[i64; COUNTERS]> {
+        let fd = self.program_fd("unsynced_iter")?;
+        let bytes = match read_iter(fd.as_fd(), Scope::Process(tgid)) {
+            Err(error) if error.is::<Gone>() => Vec::new(),
+            read => read?,
+        };
+        let mut sum = [0; COUNTERS];
+        for thread in bytes.chunks_exact(size_of::<[i32; COUNTERS]>()) {
+            let pages = <[i32; COUNTERS]>::read_from_bytes(thread).unwrap_or_default();
+            for (sum, pages) in sum.iter_mut().zip(pages) {
+                *sum += i64::from(pages);
+            }
+        }
+        Ok(sum)
     }
 
     /// Reads the books of an address space that was torn down, `None` when another took its place.
@@ -216,6 +248,15 @@ impl Probes {
     }
 }
 
+/// The regions of an address space, read one after the other while they may have changed.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// In ascending order.
+    pub regions: Vec<Region>,
+    /// Write sections that had begun before the first was read.
+    pub sections: u64,
+}
+
 /// Says what becomes of each probe of a plan.
 pub fn describe(plan: &Plan) -> Vec<ProbeReport> {
     let row = |&(probe, step): &(&'static super::plan::Probe, Step)| {
@@ -240,7 +281,7 @@ pub fn describe(plan: &Plan) -> Vec<ProbeReport> {
 pub struct Gone;
 
 fn load(btf: &Btf, globals: &facts::Globals, options: Options, cpus: u32) -> Result<Ebpf> {
-    let Options { follow, fault_events: _, buffer_bytes, log_level } = options;
+    let Options { follow, asked: _, buffer_bytes, log_level } = options;
     let follow = u32::from(follow);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
@@ -257,8 +298,37 @@ fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::P
     bpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))
 }
 
+/// The kernel's verifier does not take a program of ours.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("this kernel refuses the program {program}: {reason}")]
+pub struct Refused {
+    program: &'static str,
+    reason: String,
+}
+
 fn attach(bpf: &mut Ebpf, (name, hook): Program, btf: &Btf) -> Result<()> {
-    let program = program(bpf, name)?;
+    let attached = try_attach(program(bpf, name)?, hook, btf);
+    attached.map_err(|error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            log::debug!("{name}: {log}");
+            // The verifier's own reason is the last line that is not a statistic.
+            let last = log.lines().rfind(|line| {
+                let statistics = ["processed ", "verification time", "stack depth"];
+                !statistics.iter().any(|start| line.starts_with(start)) && !line.is_empty()
+            });
+            let reason = last.map_or_else(|| io_error.to_string(), str::to_owned);
+            Refused { program: name, reason }.into()
+        }
+        other => other.into(),
+    })
+}
+
+fn try_attach(
+    program: &mut aya::programs::Program,
+    hook: Hook,
+    btf: &Btf,
+) -> Result<(), ProgramError> {
     match hook {
         Hook::RawTracepoint(tracepoint, _) => {
             let program: &mut RawTracePoint = program.try_into()?;

@@ -20,6 +20,8 @@ pub struct Globals {
 fn is_needed(global: &str, percpu_counters: bool) -> bool {
     match global {
         "PERCPU_COUNT" | "PERCPU_COUNTERS" | "ARRAY_PPTRS" => percpu_counters,
+        // Threads count for themselves only where the mm's counters are not per CPU.
+        "TASK_RSS_CACHE" => !percpu_counters,
         // Only shown: a kernel without it shows less.
         "MM_VDSO" => false,
         _ => true,

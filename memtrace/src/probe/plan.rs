@@ -69,6 +69,16 @@ pub enum Wanted {
     OnFaultEvents,
 }
 
+/// What was asked of the probes, as far as it decides which are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// One event for each page fault.
+    pub fault_events: bool,
+    /// Processes that run already. What they are in the middle of must be seen to return, which
+    /// `fexit` does not: it needs to have seen the call.
+    pub running: bool,
+}
+
 /// A thing to watch, and the sets of programs that can watch it, best first.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
@@ -191,6 +201,7 @@ pub const PROBES: &[Probe] = &[
         choices: &[&[
             ("anchor_iter", Iterator("task")),
             ("seed_iter", Iterator("task")),
+            ("unsynced_iter", Iterator("task")),
             ("regions_iter", Iterator("task_vma")),
         ]],
     },
@@ -226,23 +237,26 @@ pub enum Unsupported {
     NoField(String),
 }
 
-/// Chooses hooks for `probes` on `kernel`. `fault_events` asks for an event for each fault.
+/// Chooses hooks for `probes` on `kernel`.
 pub fn plan(
     probes: &'static [Probe],
     kernel: &KernelFacts,
-    fault_events: bool,
+    asked: Asked,
 ) -> Result<Plan, Unsupported> {
     if let Some(field) = kernel.missing_fields.first() {
         return Err(Unsupported::NoField(field.clone()));
     }
-    probes.iter().map(|probe| Ok((probe, step(probe, kernel, fault_events)?))).collect()
+    probes.iter().map(|probe| Ok((probe, step(probe, kernel, asked)?))).collect()
 }
 
-fn step(probe: &Probe, kernel: &KernelFacts, fault_events: bool) -> Result<Step, Unsupported> {
-    if probe.wanted == Wanted::OnFaultEvents && !fault_events {
+fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsupported> {
+    if probe.wanted == Wanted::OnFaultEvents && !asked.fault_events {
         return Ok(Step::Skip);
     }
-    let exists = |choice: &&[Program]| choice.iter().all(|(_, hook)| hook.exists_on(kernel));
+    let takes = |&(_, hook): &Program| {
+        hook.exists_on(kernel) && !(asked.running && matches!(hook, Fexit(_)))
+    };
+    let exists = |choice: &&[Program]| choice.iter().all(takes);
     match probe.choices.iter().copied().find(exists) {
         Some(programs) => Ok(Step::Attach(programs)),
         None if probe.wanted == Wanted::Always => {
@@ -285,13 +299,16 @@ mod tests {
         facts
     }
 
+    const RUN: Asked = Asked { fault_events: false, running: false };
+    const FAULTS: Asked = Asked { fault_events: true, running: false };
+
     fn step_of(plan: &Plan, name: &str) -> Step {
         plan.iter().find(|(probe, _)| probe.name == name).expect("in the table").1
     }
 
     #[test]
     fn memory_calls_take_fexit_where_it_loads() {
-        let plan = plan(PROBES, &capable(), false).expect("supported");
+        let plan = plan(PROBES, &capable(), RUN).expect("supported");
         let Step::Attach(programs) = step_of(&plan, "memory calls") else {
             panic!("not attached");
         };
@@ -301,7 +318,15 @@ mod tests {
     #[test]
     fn without_trampolines_memory_calls_fall_back_to_the_tracepoint() {
         let kernel = KernelFacts { trampolines: false, ..capable() };
-        let plan = plan(PROBES, &kernel, false).expect("supported");
+        let plan = plan(PROBES, &kernel, RUN).expect("supported");
+        let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
+        assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    }
+
+    #[test]
+    fn a_running_process_is_seen_to_return_from_calls_that_it_is_in() {
+        let running = Asked { running: true, ..RUN };
+        let plan = plan(PROBES, &capable(), running).expect("supported");
         let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
         assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
     }
@@ -310,7 +335,7 @@ mod tests {
     fn one_missing_function_makes_the_whole_choice_fall_back() {
         let mut kernel = capable();
         kernel.functions.remove("__x64_sys_shmdt");
-        let plan = plan(PROBES, &kernel, false).expect("supported");
+        let plan = plan(PROBES, &kernel, RUN).expect("supported");
         let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
         assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
     }
@@ -319,20 +344,20 @@ mod tests {
     fn another_number_of_arguments_takes_another_program() {
         let mut kernel = capable();
         kernel.tracepoints.insert("mmap_lock_acquire_returned", 4);
-        let steps = plan(PROBES, &kernel, false).expect("supported");
+        let steps = plan(PROBES, &kernel, RUN).expect("supported");
         let Step::Attach(programs) = step_of(&steps, "write sections") else {
             panic!("not attached");
         };
         assert_eq!(programs[0].0, "section_memcg_tracepoint");
         kernel.tracepoints.insert("mmap_lock_acquire_returned", 5);
-        assert!(plan(PROBES, &kernel, false).is_err());
+        assert!(plan(PROBES, &kernel, RUN).is_err());
     }
 
     #[test]
     fn fault_events_are_attached_only_when_asked_for() {
-        let quiet = plan(PROBES, &capable(), false).expect("supported");
+        let quiet = plan(PROBES, &capable(), RUN).expect("supported");
         assert_eq!(step_of(&quiet, "user faults"), Step::Skip);
-        let loud = plan(PROBES, &capable(), true).expect("supported");
+        let loud = plan(PROBES, &capable(), FAULTS).expect("supported");
         assert!(matches!(step_of(&loud, "user faults"), Step::Attach(_)));
     }
 
@@ -340,7 +365,7 @@ mod tests {
     fn fault_events_that_do_not_exist_are_named_and_do_no_harm() {
         let mut kernel = capable();
         kernel.tracepoints.remove("page_fault_user");
-        let plan = plan(PROBES, &kernel, true).expect("supported");
+        let plan = plan(PROBES, &kernel, FAULTS).expect("supported");
         assert_eq!(step_of(&plan, "user faults"), Step::Unsupported);
     }
 
@@ -348,7 +373,7 @@ mod tests {
     fn a_required_probe_without_a_hook_is_an_error_that_names_it() {
         let mut kernel = capable();
         kernel.tracepoints.remove("ma_write");
-        let error = plan(PROBES, &kernel, false).expect_err("unsupported");
+        let error = plan(PROBES, &kernel, RUN).expect_err("unsupported");
         assert_eq!(
             error.to_string(),
             "this kernel has no hook for \"region changes\" (raw_tp/ma_write)"
@@ -359,7 +384,7 @@ mod tests {
     fn a_missing_field_is_an_error_that_names_it() {
         let mut kernel = capable();
         kernel.missing_fields.insert("mm_struct.mm_mt".to_owned());
-        let error = plan(PROBES, &kernel, false).expect_err("unsupported");
+        let error = plan(PROBES, &kernel, RUN).expect_err("unsupported");
         assert_eq!(error.to_string(), "this kernel's types lack mm_struct.mm_mt");
     }
 }

@@ -103,7 +103,7 @@ impl Report {
 /// Traces a workload with `memtrace run` and returns the report.
 pub(crate) fn run(options: &[&str], workload: &[&str]) -> Result<Report, Failed> {
     let path = scratch("run.json");
-    let status = Command::new(memtrace())
+    let output = Command::new(memtrace())
         .arg("run")
         .args(options)
         .args(["--format", "json", "-o"])
@@ -113,9 +113,10 @@ pub(crate) fn run(options: &[&str], workload: &[&str]) -> Result<Report, Failed>
         .arg("--workload")
         .args(workload)
         .stdin(Stdio::null())
-        .status()?;
-    if !status.success() && !workload.contains(&"sigkill") {
-        return Err(format!("memtrace run … {workload:?}: {status}").into());
+        .output()?;
+    if !output.status.success() && !workload.contains(&"sigkill") {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("memtrace run … {workload:?}: {}: {said}", output.status).into());
     }
     Report::read(&path)
 }

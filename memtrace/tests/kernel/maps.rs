@@ -92,16 +92,18 @@ fn same_map(report: &Report, pid: u32) -> Result<(), Failed> {
         these
             .iter()
             .filter(|row| !those.contains(row))
-            .take(10)
+            .take(40)
             .map(|(start, end, permissions)| format!("{start:x}-{end:x} {permissions}"))
             .collect()
     };
     Err(format!(
-        "the maps differ: {} regions and {} of the kernel; only ours: {:?}; only the kernel's: {:?}",
+        "the maps differ: {} regions and {} of the kernel; only ours: {:?}; only the kernel's: {:?}; \
+         {}",
         model.len(),
         kernel.len(),
         only(&model, &kernel),
-        only(&kernel, &model)
+        only(&kernel, &model),
+        report.0["window"]
     )
     .into())
 }
