@@ -1,5 +1,5 @@
 //! Holds the layers of `src/`: who may do I/O, who may print, who knows aya, and where the kinds of
-//! records are told apart. Reads the sources; comments and `#[cfg(test)]` parts do not count.
+//! records are told apart. Reads the sources; comments, strings and tests do not count.
 
 use std::{
     fs,
@@ -212,13 +212,31 @@ fn read(path: &Path) -> String {
 }
 
 fn without_tests(text: &str) -> String {
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n")
-        .collect();
+    let code: String = text.lines().map(|line| code_of(line) + "\n").collect();
     // Tests in a module of the same file are the rest of it; those in another file are one line.
     let (code, _) = code.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&code, ""));
     code.to_owned()
+}
+
+/// Returns a line without its comment and without what stands in its strings.
+fn code_of(line: &str) -> String {
+    let line = line.replace("'\"'", "' '").replace("\\\"", "");
+    let mut code = String::new();
+    for (at, part) in line.split('"').enumerate() {
+        if at % 2 == 1 {
+            code.push_str("\"\"");
+        } else if let Some((part, _)) = part.split_once("//") {
+            return code + part;
+        } else {
+            code.push_str(part);
+        }
+    }
+    code
+}
+
+#[test]
+fn strings_and_comments_are_no_code() {
+    assert_eq!(code_of(r#"f("a//b", '"', "\"c") + d; // e"#), r#"f("", ' ', "") + d; "#);
 }
 
 #[test]

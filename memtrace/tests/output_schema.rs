@@ -239,6 +239,8 @@ fn known() -> Report {
             end_ns: 2,
             emitted: 3,
             dropped: 4,
+            untracked: 6,
+            missed: 7,
             resyncs: 5,
             complete: false,
             probes: vec![ProbeReport {

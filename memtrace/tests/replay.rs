@@ -187,7 +187,8 @@ fn build(model: &Model, events: &[Event]) -> Report {
     let host = Host { kernel: "6.18.0".to_owned(), arch: "x86_64".to_owned(), page_size: PAGE };
     let emitted = events.len() as u64;
     let stats = ProbeStats { emitted, ..ProbeStats::default() };
-    let surroundings = Surroundings { host, start_ns, end_ns, stats, probes: Vec::new() };
+    let surroundings =
+        Surroundings { host, start_ns, end_ns, stats, missed: 0, probes: Vec::new() };
     report(model, surroundings, &HashMap::new())
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
-use memtrace_common::{Event, ProbeStats};
+use memtrace_common::Event;
 
 use super::{
     Common, Outcome,
@@ -41,7 +41,7 @@ impl Maps {
             process.comm = found.stat.comm;
             process.exe = found.exe;
         }
-        let surroundings = surroundings(now_ns()?, ProbeStats::default(), Vec::new())?;
+        let surroundings = surroundings(now_ns()?)?;
         let residency = HashMap::from([(pid, regions.residency)]);
         let mut report = report(&model, surroundings, &residency);
         for process in &mut report.processes {

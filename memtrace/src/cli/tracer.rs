@@ -46,6 +46,7 @@ pub(super) struct Tracer {
     stream: Option<Format>,
     start_ns: u64,
     dropped: u64,
+    missed: u64,
     status: Status,
     /// Where raw records are kept, for tests that replay them.
     kept: Option<BufWriter<File>>,
@@ -86,6 +87,7 @@ impl Tracer {
             stream: tracing.events.map(|_| common.format),
             start_ns: now_ns()?,
             dropped: 0,
+            missed: 0,
             status: Status::new(tracing.events.is_some()),
             kept: kept.map(BufWriter::new),
         })
@@ -201,8 +203,9 @@ impl Tracer {
     /// Looks for lost records and reads again what they made stale.
     fn heal(&mut self) -> Result<()> {
         let stats = self.probes.stats()?;
-        if stats.dropped > self.dropped {
-            self.dropped = stats.dropped;
+        let missed = self.probes.missed()?.region_runs;
+        if stats.dropped > self.dropped || missed > self.missed {
+            (self.dropped, self.missed) = (stats.dropped, missed);
             self.model.lost_records();
         }
         for (tgid, mm) in self.model.stale() {
@@ -263,24 +266,32 @@ impl Tracer {
         if self.live.unknown() > 0 {
             log::warn!("{} records were not understood", self.live.unknown());
         }
-        let surroundings = surroundings(self.start_ns, self.probes.stats()?, self.probes.report())?;
+        let surroundings = Surroundings {
+            stats: self.probes.stats()?,
+            missed: self.probes.missed()?.runs,
+            probes: self.probes.report(),
+            ..surroundings(self.start_ns)?
+        };
         Ok(report(&self.model, surroundings, &residency))
     }
 }
 
-/// Returns what a report says beside the model.
-pub(super) fn surroundings(
-    start_ns: u64,
-    stats: ProbeStats,
-    probes: Vec<crate::model::report::ProbeReport>,
-) -> Result<Surroundings> {
+/// Returns what a report without probes says beside the model.
+pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
     let system = uname().context("cannot ask for the kernel's name")?;
     let host = Host {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         page_size: PAGE,
     };
-    Ok(Surroundings { host, start_ns, end_ns: now_ns()?, stats, probes })
+    Ok(Surroundings {
+        host,
+        start_ns,
+        end_ns: now_ns()?,
+        stats: ProbeStats::default(),
+        missed: 0,
+        probes: Vec::new(),
+    })
 }
 
 /// Returns the time on `CLOCK_BOOTTIME`.

@@ -27,6 +27,8 @@ pub struct Surroundings {
     pub end_ns: u64,
     /// The probes' own counters.
     pub stats: ProbeStats,
+    /// Runs of probes that the kernel skipped.
+    pub missed: u64,
     /// The probes and what became of them.
     pub probes: Vec<ProbeReport>,
 }
@@ -63,7 +65,7 @@ pub fn report(
     surroundings: Surroundings,
     residency: &HashMap<u32, Residency>,
 ) -> Report {
-    let Surroundings { host, start_ns, end_ns, stats, probes } = surroundings;
+    let Surroundings { host, start_ns, end_ns, stats, missed, probes } = surroundings;
     let ProbeStats { emitted, dropped, untracked } = stats;
     let processes = model.processes().iter();
     Report {
@@ -74,6 +76,8 @@ pub fn report(
             end_ns,
             emitted,
             dropped,
+            untracked,
+            missed,
             resyncs: model.resyncs,
             complete: dropped == 0 && untracked == 0,
             probes,

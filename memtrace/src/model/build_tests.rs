@@ -15,7 +15,7 @@ fn header() -> Header {
 
 fn surroundings(stats: ProbeStats) -> Surroundings {
     let host = Host { kernel: "6.18.0".to_owned(), arch: "x86_64".to_owned(), page_size: PAGE };
-    Surroundings { host, start_ns: 1, end_ns: 2, stats, probes: Vec::new() }
+    Surroundings { host, start_ns: 1, end_ns: 2, stats, missed: 0, probes: Vec::new() }
 }
 
 /// The report of a model of one process, or more, without what was read of them.

@@ -82,15 +82,17 @@ fn model(events: &[Event]) -> Model {
 fn processes(model: &Model) -> Vec<ProcessReport> {
     let host = Host { kernel: String::new(), arch: String::new(), page_size: PAGE };
     let stats = memtrace_common::ProbeStats::default();
-    let surroundings = Surroundings { host, start_ns: 0, end_ns: 1, stats, probes: Vec::new() };
+    let surroundings =
+        Surroundings { host, start_ns: 0, end_ns: 1, stats, missed: 0, probes: Vec::new() };
     report(model, surroundings, &HashMap::new()).processes
 }
 
-/// Pages of each region of the address space that a process has or had last.
-fn regions(model: &Model, at: usize) -> Vec<std::ops::Range<u64>> {
+/// First page of each region, and the first one after it, of the address space that a process has
+/// or had last.
+fn regions(model: &Model, at: usize) -> Vec<(u64, u64)> {
     let id = model.processes()[at].space().expect("it has one");
     let regions = model.space(id).regions.iter();
-    regions.map(|vma| vma.range.start / PAGE..vma.range.end / PAGE).collect()
+    regions.map(|vma| (vma.range.start / PAGE, vma.range.end / PAGE)).collect()
 }
 
 /// The `mm_struct`s of the address spaces that have not ended.
@@ -105,7 +107,7 @@ fn space_of(model: &Model, at: usize) -> SpaceId {
 #[test]
 fn exec_takes_the_address_space_that_was_built_before_it() {
     let model = model(&[map(MM, 5..9, 1), exec(1, MM, "/usr/bin/cat")]);
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(5..9)));
+    assert_eq!(regions(&model, 0), [(5, 9)]);
     let [process] = processes(&model).try_into().expect("one");
     assert_eq!((process.tgid, process.start_time), (1, 500));
     assert_eq!(process.comm, "cat");
@@ -127,7 +129,7 @@ fn exec_begins_a_new_address_space_and_keeps_the_books_of_the_old_one() {
         model.apply(&event);
     }
     assert_eq!(model.processes().len(), 1);
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(5..9)));
+    assert_eq!(regions(&model, 0), [(5, 9)]);
     let [process] = processes(&model).try_into().expect("one");
     let exec = &process.reclaimed.by_path["exec"];
     assert_eq!((exec.calls, exec.requested, exec.zapped), (1, 4 * PAGE, 3 * PAGE));
@@ -208,8 +210,8 @@ fn fork_gives_the_child_its_parents_name_layout_and_a_map_of_its_own() {
     model.apply(&map(OTHER_MM, 0..4, 1));
     model.apply(&Event::Fork(fork(1, 2, OTHER_MM, 0)));
     model.apply(&map(OTHER_MM, 8..9, 2));
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..4)));
-    assert_eq!(regions(&model, 1), [0..4, 8..9]);
+    assert_eq!(regions(&model, 0), [(0, 4)]);
+    assert_eq!(regions(&model, 1), [(0, 4), (8, 9)]);
     let child = &model.processes()[1];
     assert_eq!((child.tgid, child.start_ns), (2, 700));
     assert_eq!((child.comm.as_str(), child.exe.as_deref()), ("sh", Some("/bin/sh")));
@@ -235,7 +237,7 @@ fn clone_vm_shares_one_address_space_whose_books_are_the_first_owners() {
     // Whoever of the two maps, both have it.
     model.apply(&map(MM, 8..9, 2));
     assert_eq!(space_of(&model, 0), space_of(&model, 1));
-    assert_eq!(regions(&model, 1), [0..4, 8..9]);
+    assert_eq!(regions(&model, 1), [(0, 4), (8, 9)]);
     for event in [exit(1, MM, 0), exit(2, MM, 0), mm_end(MM, Path::Exit, 3)] {
         model.apply(&event);
     }
@@ -274,8 +276,8 @@ fn the_address_of_an_mm_that_ended_may_be_another_mms() {
     model.apply(&mm_end(MM, Path::Exit, 2));
     model.apply(&map(MM, 7..8, 1));
     model.apply(&exec(2, MM, "cat"));
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..4)));
-    assert_eq!(regions(&model, 1), std::slice::from_ref(&(7..8)));
+    assert_eq!(regions(&model, 0), [(0, 4)]);
+    assert_eq!(regions(&model, 1), [(7, 8)]);
     let mut ledger = Ledger::default();
     ledger.in_pages[0] = 5;
     model.replace_ledger(MM, ledger);
@@ -334,7 +336,7 @@ fn a_seed_adds_a_process_once() {
     // Its first change may be seen before it is.
     let model = model(&[map(MM, 0..4, 5), Event::TaskSeed(seed), Event::TaskSeed(seed)]);
     assert_eq!(model.processes().len(), 1);
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..4)));
+    assert_eq!(regions(&model, 0), [(0, 4)]);
     let layout = Layout { start_brk: 1, brk: 2, start_stack: 3, vdso: 4 };
     assert_eq!(model.space(space_of(&model, 0)).layout, layout);
 }
@@ -351,12 +353,12 @@ fn lost_records_put_every_living_address_space_in_doubt_until_it_is_read_again()
     model.replace_regions(MM, &[region(MM, 0..2, 0)], 8);
     assert_eq!(model.stale(), [(2, OTHER_MM)]);
     assert_eq!(model.resyncs, 1);
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..2)));
+    assert_eq!(regions(&model, 0), [(0, 2)]);
     // What the snapshot has seen is not applied again.
     model.apply(&map(MM, 2..4, 7));
-    assert_eq!(regions(&model, 0), std::slice::from_ref(&(0..2)));
+    assert_eq!(regions(&model, 0), [(0, 2)]);
     model.apply(&map(MM, 2..4, 8));
-    assert_eq!(regions(&model, 0), [0..2, 2..4]);
+    assert_eq!(regions(&model, 0), [(0, 2), (2, 4)]);
 }
 
 #[test]

@@ -44,9 +44,13 @@ pub struct Window {
     pub emitted: u64,
     /// Records that were lost because the ring buffer was full.
     pub dropped: u64,
+    /// Address spaces that were not followed because the table was full.
+    pub untracked: u64,
+    /// Runs of probes that the kernel skipped, of any process of the machine.
+    pub missed: u64,
     /// Region maps that were read again because something was lost.
     pub resyncs: u64,
-    /// Nothing was lost.
+    /// No record was lost and every address space was followed.
     pub complete: bool,
     /// The probes and what became of them.
     pub probes: Vec<ProbeReport>,

@@ -1,7 +1,11 @@
 //! Loads the object and attaches what the plan says. Nothing outlives [`Probes`]: dropped or killed,
 //! the kernel detaches every program.
 
-use std::{io, os::fd::AsFd as _, process};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    process,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -232,6 +236,28 @@ impl Probes {
         Ok(per_cpu.iter().fold(ProbeStats::default(), |sum, Wire(cpu)| sum + *cpu))
     }
 
+    /// Counts the runs that the kernel skipped, since the same program was under way on the same
+    /// CPU: it may be preempted by another thread (fexit; tracepoints from 7.0).
+    pub fn missed(&self) -> Result<Missed> {
+        let mut missed = Missed::default();
+        for (_, step) in &self.plan {
+            let Step::Attach(programs) = step else { continue };
+            for &(name, hook) in programs.iter().filter(|(_, hook)| !hook.is_iterator()) {
+                let Some(fd) = self.bpf.program(name).and_then(|program| program.fd().ok()) else {
+                    continue;
+                };
+                let runs = recursion_misses(fd.as_fd())
+                    .with_context(|| format!("cannot read the statistics of {hook}"))?;
+                missed.runs += runs;
+                // The others' losses make figures smaller, not the map wrong.
+                if name.starts_with("section") || name.starts_with("region") || hook.sees_calls() {
+                    missed.region_runs += runs;
+                }
+            }
+        }
+        Ok(missed)
+    }
+
     /// Says what became of each probe.
     pub fn report(&self) -> Vec<ProbeReport> {
         describe(&self.plan)
@@ -246,6 +272,22 @@ impl Probes {
         let program: &mut Iter = program(&mut self.bpf, name)?.try_into()?;
         Ok(program.fd()?.as_fd().try_clone_to_owned()?)
     }
+}
+
+/// Runs of probes that the kernel skipped, of any process of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// All of them.
+    pub runs: u64,
+    /// Those that change region maps.
+    pub region_runs: u64,
+}
+
+/// Reads `recursion_misses` of a program (kernel/bpf/syscall.c, `bpf_prog_show_fdinfo`, 5.12).
+fn recursion_misses(program: std::os::fd::BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    Ok(line.and_then(|count| count.trim().parse().ok()).unwrap_or(0))
 }
 
 /// The regions of an address space, read one after the other while they may have changed.

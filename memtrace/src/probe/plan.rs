@@ -46,6 +46,18 @@ impl Hook {
     }
 }
 
+impl Hook {
+    /// Tells whether it runs only when it is started.
+    pub fn is_iterator(self) -> bool {
+        matches!(self, Self::Iterator(_))
+    }
+
+    /// Tells whether it sees system calls return.
+    pub fn sees_calls(self) -> bool {
+        matches!(self, Self::Fexit(_) | Self::BtfTracepoint("sys_exit"))
+    }
+}
+
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

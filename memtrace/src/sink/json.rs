@@ -39,6 +39,8 @@ mod tests {
                 end_ns: 2,
                 emitted: 0,
                 dropped: 0,
+                untracked: 0,
+                missed: 0,
                 resyncs: 0,
                 complete: true,
                 probes: vec![],
@@ -59,6 +61,8 @@ mod tests {
             "end_ns": 2,
             "emitted": 0,
             "dropped": 0,
+            "untracked": 0,
+            "missed": 0,
             "resyncs": 0,
             "complete": true,
             "probes": []

@@ -85,6 +85,10 @@ fn warnings(window: &Window) -> Vec<String> {
     if !window.complete {
         let records = window.emitted.saturating_add(window.dropped);
         warnings.push(match window.dropped {
+            0 if window.untracked > 0 => format!(
+                "incomplete: {} address spaces were not followed because the probes' table was full",
+                window.untracked
+            ),
             0 => "incomplete: part of what happened was not seen, so the figures may be too small"
                 .to_owned(),
             dropped => format!(
@@ -175,8 +179,7 @@ fn was_traced(window: &Window) -> bool {
 
 /// Returns where and when all this was measured.
 fn origin(report: &Report) -> String {
-    let Window { start_ns, end_ns, emitted, dropped, resyncs, complete: _, probes: _ } =
-        report.window;
+    let Window { start_ns, end_ns, emitted, dropped, missed, resyncs, .. } = report.window;
     let host = format!(
         "Linux {} {}, pages of {}",
         printable(&report.host.kernel),
@@ -193,5 +196,9 @@ fn origin(report: &Report) -> String {
         1 => ", 1 region map read again".to_owned(),
         _ => format!(", {resyncs} region maps read again"),
     };
-    format!("traced for {seconds:.3} s; {emitted} records, {lost} lost{again}; {host}")
+    let skipped = match missed {
+        0 => String::new(),
+        _ => format!(", {missed} probe runs skipped by the kernel"),
+    };
+    format!("traced for {seconds:.3} s; {emitted} records, {lost} lost{skipped}{again}; {host}")
 }

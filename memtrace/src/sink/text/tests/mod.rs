@@ -22,6 +22,8 @@ fn report(processes: Vec<ProcessReport>) -> Report {
             end_ns: 13_345_000_000,
             emitted: 1234,
             dropped: 0,
+            untracked: 0,
+            missed: 0,
             resyncs: 0,
             complete: true,
             probes: vec![probe("syscalls", "attached")],
