@@ -52,6 +52,20 @@ pub(crate) struct Mm {
     pub(crate) state: u32,
     /// CPUs whose shares were read while seeding.
     seeded: u32,
+    /// The VMA that was stored last: its address, its range, and the write section.
+    stored: [u64; 4],
+}
+
+impl Mm {
+    /// Tells whether a VMA was stored already in this write section: one store fires the tracepoint
+    /// on its way through the tree more than once.
+    #[inline(always)]
+    pub(crate) fn stores_again(&mut self, vma: u64, start: u64, end: u64) -> bool {
+        let now = [vma, start, end, self.ledger.sections];
+        let again = self.stored == now;
+        self.stored = now;
+        again
+    }
 }
 
 impl Mm {

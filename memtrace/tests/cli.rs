@@ -9,9 +9,10 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
-use assert_cmd::assert::OutputAssertExt as _;
+use assert_cmd::assert::Assert;
 use nix::{
     sys::wait::{Id, WaitPidFlag, waitid},
     unistd::{Pid, geteuid, gettid},
@@ -27,10 +28,15 @@ fn memtrace<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
+/// Runs it. What is taken for good input may trace for ever.
+fn run(command: Command) -> Assert {
+    assert_cmd::Command::from_std(command).timeout(Duration::from_secs(60)).assert()
+}
+
 /// Runs it and asserts that it says one sentence and one hint. Returns the sentence.
 #[track_caller]
-fn refused(mut command: Command, code: i32) -> String {
-    let assert = command.assert().code(code).stdout("");
+fn refused(command: Command, code: i32) -> String {
+    let assert = run(command).code(code).stdout("");
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     let lines: Vec<&str> = stderr.lines().collect();
     let &[sentence, hint] = lines.as_slice() else {
@@ -44,7 +50,7 @@ fn refused(mut command: Command, code: i32) -> String {
 /// As [`refused`], for what clap finds: its own words, exit code 2. Returns the first line.
 #[track_caller]
 fn misused<const N: usize>(args: [&str; N]) -> String {
-    let assert = memtrace(args).assert().code(2).stdout("");
+    let assert = run(memtrace(args)).code(2).stdout("");
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
     assert!(stderr.starts_with("error: "), "{stderr}");
     assert!(stderr.ends_with("For more information, try '--help'.\n"), "{stderr}");

@@ -66,14 +66,19 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
         }
         None => return 0,
     };
-    // SAFETY: a live map value.
-    let seq = unsafe { (*books).ledger.sections };
+    // SAFETY: a live map value; the mm's lock is held for writing.
+    let books = unsafe { &mut *books };
+    let seq = books.ledger.sections;
     if vma == 0 {
         let start: u64 = kernel::read(mas, &kernel::MAS_INDEX);
         let last: u64 = kernel::read(mas, &kernel::MAS_LAST);
         let header = emit::header::<Region>(Kind::UnmapRegion, mm);
         emit(Region { header, seq, start, end: last.saturating_add(1), ..Region::default() });
-    } else {
+        return 0;
+    }
+    let start: u64 = kernel::read(vma, &kernel::VMA_START);
+    let end: u64 = kernel::read(vma, &kernel::VMA_END);
+    if !books.stores_again(vma, start, end) {
         emit(region(mm, vma, seq));
     }
     0

@@ -334,6 +334,13 @@ proptest! {
         let [r#in, out, still, unexplained] =
             [r#in, out, still, unexplained].map(|figure| figure.expect("known"));
         prop_assert_eq!(r#in, out + still + unexplained);
+        let counted = [Counter::File, Counter::Anon, Counter::Shmem].map(|counter| {
+            let pages = |ledger: &Ledger| {
+                ledger.base_pages[counter as usize] + ledger.in_pages[counter as usize]
+            };
+            pages(&first) + pages(&second)
+        });
+        prop_assert_eq!(r#in, counted.iter().sum::<i64>() * PAGE as i64);
         prop_assert_eq!(still, resident.unwrap_or(0) as i64 * PAGE as i64);
 
         let Reclaimed { total, by_path } = process.reclaimed;

@@ -138,7 +138,9 @@ fn exec_begins_a_new_address_space_and_keeps_the_books_of_the_old_one() {
 
 #[test]
 fn faults_are_counted_from_the_first_exec_on() {
-    let model = model(&[exec(1, MM, "sh"), exec(1, OTHER_MM, "cat"), exit(1, OTHER_MM, 0)]);
+    let Event::Exec(second) = exec(1, OTHER_MM, "cat") else { unreachable!() };
+    let second = Event::Exec(Exec { minor_faults: 25, ..second });
+    let model = model(&[exec(1, MM, "sh"), second, exit(1, OTHER_MM, 0)]);
     assert_eq!(model.processes()[0].faults.in_window(), Some((20, 0)));
 }
 

@@ -73,6 +73,7 @@ struct Mm {
     shared: [i64; COUNTERS],
     state: u32,
     seeded: u32,
+    stored: [u64; 4],
 }
 
 impl Mm {
