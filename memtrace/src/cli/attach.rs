@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Common, Outcome, Tracing, duration,
-    failure::{Failure, check_privileges},
+    failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
     tracer::Tracer,
 };
@@ -33,6 +33,7 @@ impl Attach {
         let mut pids = Vec::new();
         for &pid in &self.pids {
             check_process(pid)?;
+            check_executable(format!("/proc/{pid}/exe").as_ref())?;
             if !pids.contains(&pid) {
                 pids.push(pid);
             }

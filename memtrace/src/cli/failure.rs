@@ -1,6 +1,6 @@
 //! Errors as users see them: a sentence, a hint, an exit code.
 
-use std::process::ExitCode;
+use std::{io::Read as _, process::ExitCode};
 
 use crate::{
     probe::{
@@ -88,6 +88,13 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 
 /// Checks that the probes can be loaded at all.
 pub(super) fn check_privileges() -> Result<(), Failure> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow::anyhow!("the probes know x86-64 only, not {}", std::env::consts::ARCH),
+            "`memtrace maps PID` works here",
+        ));
+    }
     if !may_load_probes() {
         return Err(Failure::new(
             Failure::FAILED,
@@ -98,6 +105,22 @@ pub(super) fn check_privileges() -> Result<(), Failure> {
     if !std::path::Path::new(KernelBtf::PATH).exists() {
         let error = anyhow::anyhow!("this kernel does not publish its types ({})", KernelBtf::PATH);
         return Err(Failure::new(Failure::FAILED, error, no_btf()));
+    }
+    Ok(())
+}
+
+/// Checks that an executable is one whose system calls the probes know. What cannot be read is left
+/// to whoever starts it.
+pub(super) fn check_executable(path: &std::path::Path) -> Result<(), Failure> {
+    let mut head = [0; 5];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    // `EI_CLASS` of an ELF file: 1 is 32 bits (elf(5)).
+    if read.is_ok() && head == *b"\x7fELF\x01" {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow::anyhow!("{} is a 32-bit program", path.display()),
+            "memtrace traces 64-bit programs only; `memtrace maps PID` works for it",
+        ));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     Common, Outcome, Tracing,
-    failure::{Failure, check_privileges},
+    failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
     tracer::Tracer,
 };
@@ -51,6 +51,7 @@ impl Run {
     /// Runs the command and returns its exit code, or 128 and the signal that ended it.
     pub(super) fn main(self, common: &Common) -> Outcome {
         let program = find_program(&self.command[0])?;
+        check_executable(&program)?;
         let user = self.user.as_deref().map(find_user).transpose()?;
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stderr)?;
