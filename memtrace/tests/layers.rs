@@ -97,7 +97,9 @@ fn kinds_are_told_apart_by_the_decoder_and_the_dispatch_alone() {
 #[test]
 fn the_decoder_and_the_dispatch_name_every_kind() {
     let common = Path::new(env!("CARGO_MANIFEST_DIR")).join("../memtrace-common/src");
-    let kinds = variants(&read(&common.join("event.rs")), "pub enum Kind {");
+    let head = "pub enum Kind {";
+    let records = sources_in(&common).into_iter().find(|file| file.code.contains(head));
+    let kinds = variants(&records.expect("the kinds are there").code, head);
     assert!(kinds.len() > 10, "{kinds:?}");
     let decoder = read(&common.join("decode.rs"));
     let dispatch = read(&src().join("model/mod.rs"));
@@ -189,12 +191,16 @@ fn files_below(folder: &str) -> Vec<Source> {
 }
 
 fn sources() -> Vec<Source> {
-    let mut folders = vec![src()];
+    sources_in(&src())
+}
+
+fn sources_in(root: &Path) -> Vec<Source> {
+    let mut folders = vec![root.to_owned()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("src/ is there") {
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
             let path = entry.expect("it can be listed").path();
-            let below = path.strip_prefix(src()).expect("it is below src").display().to_string();
+            let below = path.strip_prefix(root).expect("it is below").display().to_string();
             if path.is_dir() {
                 folders.extend((!below.ends_with("tests")).then_some(path));
             } else if below.ends_with(".rs") && !below.ends_with("tests.rs") {

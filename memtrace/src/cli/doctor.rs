@@ -14,7 +14,8 @@ use crate::{
     model::report::ProbeReport,
     probe::{
         attach::{describe, examine},
-        plan::{Asked, PROBES, plan},
+        plan::{Asked, plan},
+        table::PROBES,
     },
 };
 

@@ -3,11 +3,7 @@
 use std::{io::Read as _, process::ExitCode};
 
 use crate::{
-    probe::{
-        attach::{Gone, Refused},
-        btf::KernelBtf,
-        plan::Unsupported,
-    },
+    probe::{attach::Gone, btf::KernelBtf, load::Refused, plan::Unsupported},
     sink::printable,
 };
 

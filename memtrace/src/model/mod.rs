@@ -18,7 +18,7 @@ use change::{Change, What};
 use process::{FaultCounts, Process};
 use space::{AddressSpace, Layout};
 
-/// An address space's place in [`Model::spaces`].
+/// An address space's place in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpaceId(usize);
 

@@ -7,11 +7,11 @@ use std::{
     process,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::{
-    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    Btf, Ebpf,
     maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, FExit, Iter, ProgramError, RawTracePoint},
+    programs::Iter,
 };
 use memtrace_common::{COUNTERS, Event, Ledger, ProbeStats, Region, TaskSeed};
 use nix::{
@@ -20,16 +20,15 @@ use nix::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::load::{attach, load, program, try_trampoline};
 use super::{
     btf::KernelBtf,
     facts,
     iter::{self, Scope},
-    plan::{Asked, Hook, KernelFacts, PROBES, Plan, Program, Step, plan},
+    plan::{Asked, KernelFacts, Plan, Step, plan},
+    table::PROBES,
 };
 use crate::{model::report::ProbeReport, source::replay::records};
-
-/// The probes' object, built by `cargo xtask bpf`.
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
 
 /// What was asked of the probes.
 #[derive(Clone, Copy, Debug)]
@@ -322,109 +321,6 @@ pub fn describe(plan: &Plan) -> Vec<ProbeReport> {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the process is gone")]
 pub struct Gone;
-
-fn load(btf: &Btf, globals: &facts::Globals, options: Options, cpus: u32) -> Result<Ebpf> {
-    let Options { follow, asked: _, buffer_bytes, log_level } = options;
-    let follow = u32::from(follow);
-    let mut loader = EbpfLoader::new();
-    loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
-    for (name, value) in globals.offsets.iter().chain(&globals.others) {
-        loader.override_global(name, value, true);
-    }
-    loader.override_global("FOLLOW", &follow, true);
-    loader.override_global("SEED_CPUS", &cpus, true);
-    loader.override_global(aya_log::LEVEL, &log_level, false);
-    loader.load(OBJECT).context("cannot load the probes")
-}
-
-fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
-    bpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))
-}
-
-/// The kernel's verifier does not take a program of ours.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("this kernel refuses the program {program}: {reason}")]
-pub struct Refused {
-    program: &'static str,
-    reason: String,
-}
-
-fn attach(bpf: &mut Ebpf, (name, hook): Program, btf: &Btf) -> Result<()> {
-    let attached = try_attach(program(bpf, name)?, hook, btf);
-    attached.map_err(|error| match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            log::debug!("{name}: {log}");
-            // The verifier's own reason is the last line that is not a statistic.
-            let last = log.lines().rfind(|line| {
-                let statistics = ["processed ", "verification time", "stack depth"];
-                !statistics.iter().any(|start| line.starts_with(start)) && !line.is_empty()
-            });
-            let reason = last.map_or_else(|| io_error.to_string(), str::to_owned);
-            Refused { program: name, reason }.into()
-        }
-        other => other.into(),
-    })
-}
-
-fn try_attach(
-    program: &mut aya::programs::Program,
-    hook: Hook,
-    btf: &Btf,
-) -> Result<(), ProgramError> {
-    match hook {
-        Hook::RawTracepoint(tracepoint, _) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(tracepoint)?;
-        }
-        Hook::BtfTracepoint(tracepoint) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(tracepoint, btf)?;
-            program.attach()?;
-        }
-        Hook::Fexit(function) => {
-            let program: &mut FExit = program.try_into()?;
-            if program.fd().is_err() {
-                program.load(function, btf)?;
-            }
-            program.attach()?;
-        }
-        Hook::Iterator(kind) => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(kind, btf)?;
-        }
-    }
-    Ok(())
-}
-
-/// Tries whether `fexit` programs load and attach. Only a refusal is an answer; any other error
-/// stops.
-fn try_trampoline(bpf: &mut Ebpf, btf: &Btf) -> Result<bool> {
-    let (name, function) = ("munmap_fexit", "__x64_sys_munmap");
-    let program: &mut FExit = program(bpf, name)?.try_into()?;
-    let attached = program.load(function, btf).and_then(|()| program.attach());
-    match attached {
-        Ok(link) => {
-            program.detach(link)?;
-            Ok(true)
-        }
-        Err(error) if is_refusal(&error) => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot try fexit/{function}")),
-    }
-}
-
-/// `EPERM`: lockdown or policy. `ENOTSUPP` (524) and `EOPNOTSUPP`: no trampolines in this kernel.
-/// `ENOENT` and `EINVAL` on attaching: no such function, or it cannot be traced.
-fn is_refusal(error: &ProgramError) -> bool {
-    let code = match error {
-        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::Btf(_) => return true,
-        _ => return false,
-    };
-    matches!(code, Some(libc::EPERM | 524 | libc::EOPNOTSUPP | libc::ENOENT | libc::EINVAL))
-}
 
 fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
     match iter::run(program, scope) {

@@ -4,7 +4,8 @@ use memtrace_common::control::{FIELDS, NO_FIELD, PG_UPTODATE};
 
 use super::{
     btf::KernelBtf,
-    plan::{Hook, KernelFacts, PROBES},
+    plan::{Hook, KernelFacts},
+    table::PROBES,
 };
 
 /// Values of the object's globals that depend on the kernel.

@@ -4,4 +4,6 @@ pub mod attach;
 pub mod btf;
 pub mod facts;
 mod iter;
+pub mod load;
 pub mod plan;
+pub mod table;

@@ -1,0 +1,160 @@
+//! One struct per record kind. Sizes are in bytes unless the name says pages or frames, addresses
+//! are virtual, times are nanoseconds.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+mod records;
+
+pub use records::{
+    Backing, Call, Exec, Exit, Fault, FileName, Fork, MmEnd, Region, Syscall, TaskSeed, TeardownRun,
+};
+
+/// What a record says. The numbers are part of the trace format: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// A VMA was stored into an address space.
+    MapRegion = 1,
+    /// A range was erased from an address space.
+    UnmapRegion = 2,
+    /// A memory system call returned.
+    Call = 3,
+    /// A process was created.
+    Fork = 4,
+    /// A process replaced its address space.
+    Exec = 5,
+    /// The last thread of a process exited.
+    Exit = 6,
+    /// An address space was torn down: all its pages are detached.
+    MmEnd = 7,
+    /// A page fault began.
+    Fault = 8,
+    /// The name of a mapped file.
+    FileName = 9,
+    /// A process as it was found when tracing began.
+    TaskSeed = 10,
+    /// Neighbouring frames that came back while an address space was torn down.
+    TeardownRun = 11,
+}
+
+impl Kind {
+    /// Returns the kind that `raw` stands for, if this build knows it.
+    pub const fn from_raw(raw: u16) -> Option<Self> {
+        Some(match raw {
+            1 => Self::MapRegion,
+            2 => Self::UnmapRegion,
+            3 => Self::Call,
+            4 => Self::Fork,
+            5 => Self::Exec,
+            6 => Self::Exit,
+            7 => Self::MmEnd,
+            8 => Self::Fault,
+            9 => Self::FileName,
+            10 => Self::TaskSeed,
+            11 => Self::TeardownRun,
+            _ => return None,
+        })
+    }
+}
+
+/// The first bytes of every record.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Header {
+    /// `CLOCK_BOOTTIME` at the probe.
+    pub time_ns: u64,
+    /// Address of the `mm_struct`: an opaque key, reused after the mm is gone.
+    pub mm: u64,
+    /// Process id as userspace knows it (the kernel's `tgid`).
+    pub tgid: u32,
+    /// Thread id (the kernel's `pid`).
+    pub tid: u32,
+    /// CPU that ran the probe.
+    pub cpu: u32,
+    /// A [`Kind`], raw: a newer probe may write kinds that this build does not know.
+    pub kind: u16,
+    /// Length of the whole record.
+    pub len: u16,
+}
+
+/// A record that can be written to the ring buffer.
+pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout {
+    /// The kind that the header of this record carries.
+    const KIND: Kind;
+}
+
+macro_rules! records {
+    ($($(#[$doc:meta])* $kind:ident($record:ident)),+ $(,)?) => {
+        /// A decoded record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "records are decoded one at a time, by value")]
+        pub enum Event {
+            $($(#[$doc])* $kind($record)),+
+        }
+
+        impl Event {
+            /// Returns who did it and when.
+            pub const fn header(&self) -> &Header {
+                match self {
+                    $(Self::$kind(record) => &record.header),+
+                }
+            }
+        }
+    };
+}
+
+records! {
+    /// See [`Kind::MapRegion`].
+    MapRegion(Region),
+    /// See [`Kind::UnmapRegion`].
+    UnmapRegion(Region),
+    /// See [`Call`].
+    Call(Call),
+    /// See [`Fork`].
+    Fork(Fork),
+    /// See [`Exec`].
+    Exec(Exec),
+    /// See [`Exit`].
+    Exit(Exit),
+    /// See [`MmEnd`].
+    MmEnd(MmEnd),
+    /// See [`Fault`].
+    Fault(Fault),
+    /// See [`FileName`].
+    FileName(FileName),
+    /// See [`TaskSeed`].
+    TaskSeed(TaskSeed),
+    /// See [`TeardownRun`].
+    TeardownRun(TeardownRun),
+}
+
+macro_rules! kinds {
+    ($($record:ident),+ $(,)?) => {
+        $(impl Record for $record {
+            const KIND: Kind = Kind::$record;
+        })+
+    };
+}
+kinds!(Call, Fork, Exec, Exit, MmEnd, Fault, FileName, TaskSeed, TeardownRun);
+
+impl Record for Region {
+    /// An erased range is written with [`Kind::UnmapRegion`] instead.
+    const KIND: Kind = Kind::MapRegion;
+}
+
+// The verifier rejects a record with uninitialised padding, and a trace file outlives the build
+// that wrote it: the layout may only change on purpose.
+const _: () = {
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<Region>() == 88);
+    assert!(size_of::<Call>() == 120);
+    assert!(size_of::<Fork>() == 64);
+    assert!(size_of::<Exec>() == 184);
+    assert!(size_of::<Exit>() == 56);
+    assert!(size_of::<Fault>() == 64);
+    assert!(size_of::<FileName>() == 112);
+    assert!(size_of::<TaskSeed>() == 112);
+    assert!(size_of::<TeardownRun>() == 56);
+};

@@ -1,0 +1,163 @@
+//! Frames that the page allocator gets back: inside an operation, late out of a per-CPU batch, or
+//! while an address space is torn down.
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use memtrace_common::Path;
+
+use super::{
+    add, in_exec, known_task,
+    operation::{Operation, TEARDOWN, Task},
+    path_counters,
+};
+use crate::{
+    emit,
+    kernel::{self, BLOCK_SHIFT, Typed},
+};
+
+/// Detached frames that per-CPU batches still hold, by block of linear page indices.
+#[map]
+static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Frames that an operation detached and per-CPU batches still hold.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Pending {
+    mm: u64,
+    low: u64,
+    high: u64,
+    outstanding: i64,
+    path: u64,
+}
+
+/// Blocks of one operation whose late frames are recognized.
+const PENDING_BLOCKS: u64 = 64;
+
+/// Notes the range in which detached anonymous frames wait in a per-CPU batch.
+#[inline(always)]
+pub(super) fn remember_pending(task: &Task) {
+    let pending = Pending {
+        mm: task.mm,
+        low: task.low,
+        high: task.high,
+        outstanding: (task.zapped_anon - task.freed_anon) as i64,
+        path: u64::from(task.path),
+    };
+    let first = task.low >> BLOCK_SHIFT;
+    for block in 0..PENDING_BLOCKS {
+        let block = first + block;
+        if block << BLOCK_SHIFT >= task.high {
+            break;
+        }
+        if let Some(known) = PENDING.get_ptr_mut(block) {
+            // SAFETY: a live map value; a lost race costs the lateness of a few frames.
+            let known = unsafe { &mut *known };
+            if known.mm == pending.mm && known.path == pending.path && known.outstanding > 0 {
+                known.low = known.low.min(pending.low);
+                known.high = known.high.max(pending.high);
+                known.outstanding += pending.outstanding;
+                continue;
+            }
+        }
+        let _ = PENDING.insert(block, pending, 0);
+    }
+}
+
+/// Books `frames` that the page allocator got back; `index` is their linear page index.
+#[inline(always)]
+pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
+    let Some(task) = known_task() else {
+        if anon && !detaches_itself() {
+            book_late(index, frames);
+        }
+        return;
+    };
+    match task.state {
+        Task::ACTIVE => {
+            let in_range = task.low <= index && index < task.high;
+            if anon && !in_range && book_late(index, frames) {
+                return;
+            }
+            let removes = task.path == Path::Remove as u16;
+            if task.freed + frames > task.zapped && !removes {
+                return;
+            }
+            task.freed += frames;
+            if anon {
+                task.freed_anon += frames;
+                if task.nr == TEARDOWN {
+                    note_run(task, index, frames);
+                }
+            }
+            if let Some(counters) = path_counters(task.mm, u64::from(task.path)) {
+                add(&counters.freed_frames, frames);
+            }
+        }
+        // The last reference to shared memory goes in task work, after the call.
+        Task::ENDED if !anon => {
+            // SAFETY: the verifier knows the task's `pt_regs`.
+            let nr = unsafe { (*kernel::user_regs()).orig_rax };
+            if (task.nr == nr || task.nr == TEARDOWN) && task.freed + frames <= task.zapped {
+                task.freed += frames;
+                add_late(task.mm, u64::from(task.path), frames);
+            }
+        }
+        _ => {
+            if anon && !detaches_itself() {
+                book_late(index, frames);
+            }
+        }
+    }
+}
+
+/// Tells whether the current task is giving up pages of its own. What it frees then is not late,
+/// even if it shared it with one that gave it up before.
+#[inline(always)]
+fn detaches_itself() -> bool {
+    let exits = Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_EXITING != 0;
+    exits || in_exec() || Operation::current().is_some()
+}
+
+/// Books frames that came back out of a per-CPU batch. Returns false when no operation waits for
+/// them.
+#[inline(always)]
+fn book_late(index: u64, frames: u64) -> bool {
+    let Some(pending) = PENDING.get_ptr_mut(index >> BLOCK_SHIFT) else { return false };
+    // SAFETY: a live map value; a lost race costs the lateness of a few frames.
+    let pending = unsafe { &mut *pending };
+    if index < pending.low || index >= pending.high || pending.outstanding < frames as i64 {
+        return false;
+    }
+    pending.outstanding -= frames as i64;
+    add_late(pending.mm, pending.path, frames);
+    true
+}
+
+#[inline(always)]
+fn add_late(mm: u64, path: u64, frames: u64) {
+    if let Some(counters) = path_counters(mm, path) {
+        add(&counters.late_frames, frames);
+    }
+}
+
+/// Holes of fewer pages do not end a run of frames.
+const RUN_HOLE: u64 = 16;
+
+/// Collects neighbouring frames while an address space is torn down.
+#[inline(always)]
+fn note_run(task: &mut Task, index: u64, frames: u64) {
+    if index < task.run_end || index - task.run_end > RUN_HOLE {
+        flush_run(task);
+        task.run_first = index;
+    }
+    task.run_end = index + frames;
+    task.run_frames += frames;
+}
+
+#[inline(always)]
+pub(super) fn flush_run(task: &mut Task) {
+    if task.run_frames > 0 {
+        let pages = task.run_end - task.run_first;
+        emit::teardown_run(task.mm, task.run_first, pages, task.run_frames);
+        task.run_frames = 0;
+    }
+}

@@ -1,0 +1,165 @@
+//! Who is followed and what is counted for them: the maps, and the only code that writes to them.
+//!
+//! An address space is followed by its mm, never by the current process: reclaim, `process_mrelease`
+//! and the last `mmput` run anywhere. Reading order: this file (who is followed), `operation` (what a
+//! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back).
+
+mod frames;
+mod operation;
+mod pages;
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use memtrace_common::{COUNTERS, Ledger, PathCounters};
+
+pub(crate) use self::{
+    frames::book_freed,
+    operation::{end, end_teardown, in_exec, in_fork, known_task, task},
+    pages::{book, counter_change, seed},
+};
+use crate::{atomic, emit};
+
+/// Processes that are traced, by tgid. Userspace adds the first ones.
+#[map]
+pub(crate) static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Address spaces that are followed, by address of their `mm_struct`.
+#[map]
+static MMS: HashMap<u64, Mm> = HashMap::with_max_entries(8_192, 0);
+
+/// A zeroed [`Mm`], too large for the stack.
+#[map]
+static EMPTY_MM: PerCpuArray<Mm> = PerCpuArray::with_max_entries(1, 0);
+
+/// An address space that is followed.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Mm {
+    /// The books, as userspace reads them.
+    pub(crate) ledger: Ledger,
+    /// The shared part of each counter when it was last consumed.
+    shared: [i64; COUNTERS],
+    /// [`Mm::EMBRYO`], [`Mm::SEEDING`], [`Mm::LIVE`] or [`Mm::DEAD`].
+    pub(crate) state: u32,
+    /// CPUs whose shares were read while seeding.
+    seeded: u32,
+    /// The VMA that was stored last: its address, its range, and the write section.
+    stored: [u64; 4],
+}
+
+impl Mm {
+    /// Tells whether a VMA was stored already in this write section: one store fires the tracepoint
+    /// on its way through the tree more than once.
+    #[inline(always)]
+    pub(crate) fn stores_again(&mut self, vma: u64, start: u64, end: u64) -> bool {
+        let now = [vma, start, end, self.ledger.sections];
+        let again = self.stored == now;
+        self.stored = now;
+        again
+    }
+}
+
+impl Mm {
+    /// Being built by fork or exec; nobody runs in it yet.
+    pub(crate) const EMBRYO: u32 = 0;
+    /// Being read for the first time: nothing is counted yet.
+    pub(crate) const SEEDING: u32 = 1;
+    /// Followed.
+    pub(crate) const LIVE: u32 = 2;
+    /// Torn down; late frames are still booked.
+    pub(crate) const DEAD: u32 = 3;
+}
+
+/// Returns the books of a followed address space that is not torn down.
+#[inline(always)]
+pub(crate) fn followed(mm: u64) -> Option<*mut Mm> {
+    let books = MMS.get_ptr_mut(mm)?;
+    // SAFETY: a live map value.
+    (unsafe { (*books).state } != Mm::DEAD).then_some(books)
+}
+
+/// Begins to follow an address space, unless it is followed. Returns its books, or counts that
+/// there is no room.
+#[inline(always)]
+pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
+    if let Some(books) = followed(mm) {
+        return Some(books);
+    }
+    let empty = EMPTY_MM.get_ptr_mut(0)?;
+    // SAFETY: this CPU's zeroed value; a probe that interrupts us writes the same kind of value and
+    // is done before we go on, and only `state` ever differs from zero.
+    let empty = unsafe {
+        (*empty).state = state;
+        &*empty
+    };
+    let inserted = MMS.insert(mm, empty, 0);
+    if inserted.is_err() || !pages::begin_shares(mm) {
+        emit::untracked();
+    }
+    followed(mm)
+}
+
+/// The address spaces that were torn down last; what falls out is forgotten.
+#[map]
+static GRAVES: Array<u64> = Array::with_max_entries(GRAVE_COUNT, 0);
+
+/// The next grave to use.
+#[map]
+static NEXT_GRAVE: Array<u64> = Array::with_max_entries(1, 0);
+
+const GRAVE_COUNT: u32 = 1024;
+
+/// Ends the life of an address space: its books stay a while, for late frames and a last look.
+#[inline(always)]
+pub(crate) fn bury(mm: u64, books: *mut Mm) {
+    // SAFETY: a live map value whose address space nobody has any more.
+    unsafe { (*books).state = Mm::DEAD };
+    let Some(next) = NEXT_GRAVE.get_ptr_mut(0) else { return };
+    // SAFETY: a live map value that is only accessed atomically.
+    let grave = unsafe { atomic::add(next, 1) } as u32 % GRAVE_COUNT;
+    let Some(grave) = GRAVES.get_ptr_mut(grave) else { return };
+    // SAFETY: a live map value; a lost race forgets one later.
+    let old = unsafe { grave.replace(mm) };
+    if let Some(books) = MMS.get_ptr(old)
+        // SAFETY: a live map value.
+        && unsafe { (*books).state } == Mm::DEAD
+        && old != mm
+    {
+        let _ = MMS.remove(old);
+        pages::end_shares(old);
+    }
+}
+
+/// Makes an address space that fork or exec built a followed one.
+#[inline(always)]
+pub(crate) fn adopt(mm: u64) {
+    if let Some(books) = track(mm, Mm::LIVE) {
+        // SAFETY: a live map value, and its process does not run yet.
+        unsafe { (*books).state = Mm::LIVE };
+    }
+}
+
+/// Opens a write section of an address space: all changes of its map in it carry this number.
+#[inline(always)]
+pub(crate) fn open_section(books: *mut Mm) -> u64 {
+    // SAFETY: a live map value; the mm's lock is held for writing, so nobody else is here.
+    unsafe { atomic::add(&raw mut (*books).ledger.sections, 1) + 1 }
+}
+
+/// Returns what left a followed address space by a path, given as it stands in a record. (A bounds
+/// check, not a table of paths: the verifier must see the limit.)
+#[inline(always)]
+fn path_counters(mm: u64, path: u64) -> Option<&'static PathCounters> {
+    let books = MMS.get_ptr(mm)?;
+    // SAFETY: a live map value.
+    unsafe { (*books).ledger.paths.get(path as usize) }
+}
+
+/// Adds to a counter of the books.
+#[inline(always)]
+fn add(counter: *const u64, amount: u64) {
+    // SAFETY: the callers pass a live, aligned map value that is only written atomically.
+    unsafe { atomic::add(counter.cast_mut(), amount) };
+}

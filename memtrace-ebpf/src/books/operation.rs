@@ -1,0 +1,185 @@
+//! What a thread is doing that detaches pages, as its registers tell.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
+use memtrace_common::Path;
+
+use super::frames;
+use crate::kernel::{self, PAGE_SHIFT};
+
+/// What each thread of a followed process is doing, by tid.
+#[map]
+static TASKS: LruHashMap<u32, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// What a thread is doing that detaches pages.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Task {
+    /// Number of the last write section that this thread entered.
+    pub(crate) seq: u64,
+    /// The address space that loses pages.
+    pub(crate) mm: u64,
+    /// System call number, or [`TEARDOWN`].
+    pub(super) nr: u64,
+    /// Range of linear page indices that belongs to the operation.
+    pub(super) low: u64,
+    pub(super) high: u64,
+    /// Resident pages detached so far, and those of them that were anonymous.
+    pub(crate) zapped: u64,
+    pub(super) zapped_anon: u64,
+    /// Frames freed so far, and those of them that were anonymous.
+    pub(crate) freed: u64,
+    pub(super) freed_anon: u64,
+    /// The frames freed last while tearing down: first index, index after the last, and how many.
+    pub(super) run_first: u64,
+    pub(super) run_end: u64,
+    pub(super) run_frames: u64,
+    /// A [`Path`], raw.
+    pub(crate) path: u16,
+    /// 0 when idle, [`Task::ACTIVE`] or [`Task::ENDED`].
+    pub(super) state: u16,
+    reserved: u32,
+}
+
+/// [`Task::nr`] of exec and exit.
+pub(super) const TEARDOWN: u64 = u64::MAX;
+
+impl Task {
+    pub(super) const ACTIVE: u16 = 1;
+    /// Returned to userspace, but task work may still free what the call detached.
+    pub(super) const ENDED: u16 = 2;
+}
+
+/// What the current system call does to pages, as its registers tell.
+#[derive(Clone, Copy)]
+pub(crate) struct Operation {
+    pub(super) nr: u64,
+    pub(super) path: Path,
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+impl Operation {
+    /// Tears down a whole address space.
+    pub(super) const fn teardown(path: Path) -> Self {
+        Self { nr: TEARDOWN, path, low: 0, high: u64::MAX }
+    }
+
+    /// Returns the operation of the system call that the current thread is in, if it is one that
+    /// detaches pages by itself.
+    #[inline(always)]
+    pub(super) fn current() -> Option<Self> {
+        let regs = kernel::user_regs();
+        // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
+        let (nr, first, second, third) =
+            unsafe { ((*regs).orig_rax, (*regs).rdi, (*regs).rsi, (*regs).rdx) };
+        let whole = |path| Some(Self { nr, path, low: 0, high: u64::MAX });
+        let range = |path| {
+            let low = first >> PAGE_SHIFT;
+            Some(Self { nr, path, low, high: low + (second >> PAGE_SHIFT) + 1 })
+        };
+        match nr {
+            kernel::nr::MUNMAP => range(Path::Munmap),
+            // The old end is not among the arguments: everything above the new one.
+            kernel::nr::BRK => {
+                Some(Self { nr, path: Path::Brk, low: first >> PAGE_SHIFT, high: u64::MAX })
+            }
+            kernel::nr::MADVISE => match advice_path(third) {
+                Path::Remove => whole(Path::Remove),
+                path => range(path),
+            },
+            kernel::nr::MMAP => range(Path::Overmap),
+            kernel::nr::MREMAP if third < second => {
+                let low = (first + third) >> PAGE_SHIFT;
+                let high = (first + second) >> PAGE_SHIFT;
+                Some(Self { nr, path: Path::Mremap, low, high })
+            }
+            kernel::nr::MREMAP => whole(Path::Mremap),
+            kernel::nr::SHMDT => whole(Path::Munmap),
+            kernel::nr::FALLOCATE => whole(Path::Remove),
+            // SAFETY: as above.
+            kernel::nr::PROCESS_MADVISE => whole(advice_path(unsafe { (*regs).r10 })),
+            kernel::nr::PROCESS_MRELEASE => whole(Path::Exit),
+            _ => None,
+        }
+    }
+}
+
+#[inline(always)]
+fn advice_path(advice: u64) -> Path {
+    Path::of_advice(advice).unwrap_or(Path::Other)
+}
+
+/// Tells whether the current thread is inside `execve`.
+#[inline(always)]
+pub(crate) fn in_exec() -> bool {
+    // SAFETY: the verifier knows the task's `pt_regs`.
+    let nr = unsafe { (*kernel::user_regs()).orig_rax };
+    nr == kernel::nr::EXECVE || nr == kernel::nr::EXECVEAT
+}
+
+/// Tells whether the current thread is inside `fork`, `vfork`, `clone` or `clone3`.
+#[inline(always)]
+pub(crate) fn in_fork() -> bool {
+    // SAFETY: the verifier knows the task's `pt_regs`.
+    let nr = unsafe { (*kernel::user_regs()).orig_rax };
+    (kernel::nr::CLONE..=kernel::nr::VFORK).contains(&nr) || nr == kernel::nr::CLONE3
+}
+
+/// Returns the current thread's entry, made if missing.
+#[inline(always)]
+pub(crate) fn task() -> Option<&'static mut Task> {
+    let tid = kernel::tid();
+    if TASKS.get_ptr(tid).is_none() {
+        let _ = TASKS.insert(tid, Task::default(), u64::from(BPF_NOEXIST));
+    }
+    known_task()
+}
+
+/// Returns the current thread's entry, if it has one.
+#[inline(always)]
+pub(crate) fn known_task() -> Option<&'static mut Task> {
+    let task = TASKS.get_ptr_mut(kernel::tid())?;
+    // SAFETY: a live map value that only this thread writes to.
+    Some(unsafe { &mut *task })
+}
+
+/// Returns the current thread's entry with `operation` under way on `mm`.
+#[inline(always)]
+pub(super) fn begin(mm: u64, operation: Operation) -> Option<&'static mut Task> {
+    let task = task()?;
+    let Operation { nr, path, low, high } = operation;
+    if task.state != Task::ACTIVE || task.nr != nr || task.mm != mm {
+        let seq = task.seq;
+        *task = Task { seq, mm, nr, low, high, ..Task::default() };
+        task.path = path as u16;
+        task.state = Task::ACTIVE;
+    }
+    Some(task)
+}
+
+/// Ends the current thread's operation as system call `nr` returns, and returns its figures.
+#[inline(always)]
+pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
+    if task.state != Task::ACTIVE || task.nr != nr {
+        return None;
+    }
+    task.state = Task::ENDED;
+    let has_range = task.low != 0 || task.high != u64::MAX;
+    if has_range && task.zapped_anon > task.freed_anon {
+        frames::remember_pending(task);
+    }
+    Some((task.path, task.zapped, task.freed))
+}
+
+/// Ends the teardown of `mm`, if it is the current thread's.
+#[inline(always)]
+pub(crate) fn end_teardown(mm: u64) {
+    if let Some(task) = known_task()
+        && task.nr == TEARDOWN
+        && task.mm == mm
+        && task.state == Task::ACTIVE
+    {
+        frames::flush_run(task);
+        task.state = Task::ENDED;
+    }
+}

@@ -1,0 +1,202 @@
+//! Pages that enter and leave address spaces: how much a counter changed, and for whom.
+
+use aya_ebpf::{macros::map, maps::LruPerCpuHashMap};
+use memtrace_common::{COUNTERS, Counter, Path};
+
+use super::{
+    Mm, add,
+    operation::{Operation, begin, in_exec},
+    track,
+};
+use crate::{
+    atomic,
+    kernel::{self, Typed},
+    percpu,
+};
+
+/// This CPU's share of an mm's counters when `rss_stat` last fired here.
+#[map]
+static SHARES: LruPerCpuHashMap<u64, Share> = LruPerCpuHashMap::with_max_entries(8_192, 0);
+
+/// One CPU's share of an mm's counters.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Share {
+    /// The shares when last seen, pages.
+    last: [i32; COUNTERS],
+}
+
+/// Begins to remember the shares of an address space: zero on every CPU. Returns whether there was
+/// room.
+#[inline(always)]
+pub(super) fn begin_shares(mm: u64) -> bool {
+    // Only a new element is zero on the other CPUs as well.
+    end_shares(mm);
+    SHARES.insert(mm, Share::default(), 0).is_ok()
+}
+
+/// Forgets the shares of an address space.
+#[inline(always)]
+pub(super) fn end_shares(mm: u64) {
+    let _ = SHARES.remove(mm);
+}
+
+/// Reads this CPU's share of a living address space; call it once on each CPU, before counting.
+#[inline(always)]
+pub(crate) fn seed(mm: Typed) -> bool {
+    let key = mm.address();
+    let Some(books) = track(key, Mm::SEEDING) else { return false };
+    // SAFETY: a live map value; nobody else writes while it is being seeded.
+    let books = unsafe { &mut *books };
+    if books.state != Mm::SEEDING {
+        return true;
+    }
+    for member in 0..COUNTERS {
+        if kernel::RSS_HAS_COUNT.load() == 1 {
+            // 6.1's verifier does not know the way into an array of atomics.
+            let at = mm.address() + u64::from(kernel::MM_RSS.load()) + 8 * member as u64;
+            books.shared[member] = kernel::read_at(at);
+            books.ledger.base_pages[member] = books.shared[member];
+            continue;
+        }
+        let Some(share) = SHARES.get_ptr_mut(key) else { return false };
+        // SAFETY: this CPU's live map value.
+        let share = unsafe { &mut *share };
+        let Some((shared, local)) = counter(mm, member as u32) else { return false };
+        if books.seeded == 0 {
+            books.shared[member] = shared;
+            books.ledger.base_pages[member] = shared;
+        }
+        books.ledger.base_pages[member] += i64::from(local);
+        share.last[member] = local;
+    }
+    books.seeded += 1;
+    if books.seeded >= kernel::SEED_CPUS.load() {
+        books.state = Mm::LIVE;
+    }
+    true
+}
+
+/// Reads one percpu counter of an mm: its shared part and this CPU's share
+/// (lib/percpu_counter.c, 6.2 to 7.3).
+#[inline(always)]
+fn counter(mm: Typed, member: u32) -> Option<(i64, i32)> {
+    let at = kernel::MM_RSS.load() + member * kernel::PERCPU_SIZE.load();
+    let shared = mm.load_at::<i64>(at + kernel::PERCPU_COUNT.load());
+    let shares = mm.load_at::<u64>(at + kernel::PERCPU_COUNTERS.load());
+    Some((shared, kernel::read_at(shares.wrapping_add(percpu::offset()?))))
+}
+
+/// Returns by how many pages a counter of `mm` changed, given that `rss_stat` just fired for it.
+///
+/// The sum over all calls is exact. Between a change and its event another CPU's event may come,
+/// which must not take what is not its own: a fault leaves a large or negative change to the
+/// operation that made it.
+#[inline(always)]
+pub(crate) fn counter_change(mm: Typed, books: &Mm, member: u32, count: i64) -> i64 {
+    let Some(seen) = books.shared.get(member as usize) else { return 0 };
+    let seen = core::ptr::from_ref(seen).cast_mut();
+    // SAFETY: a live, aligned map value that is only accessed atomically once it is live.
+    let consume = |now| now - unsafe { atomic::swap(seen, now) };
+    // SAFETY: as above.
+    let unseen = |now: i64| now - unsafe { seen.read_volatile() };
+    if kernel::RSS_HAS_COUNT.load() == 1 {
+        let others = unseen(count) < 0 && !detaches(mm);
+        return if others { 0 } else { consume(count) };
+    }
+    let Some(share) = SHARES.get_ptr_mut(mm.address()) else { return 0 };
+    // SAFETY: this CPU's live map value.
+    let share = unsafe { &mut *share };
+    // The verifier takes constant offsets only.
+    let counter = match member {
+        0 => counter(mm, 0),
+        1 => counter(mm, 1),
+        2 => counter(mm, 2),
+        _ => counter(mm, 3),
+    };
+    let Some((shared, local)) = counter else { return 0 };
+    let Some(last) = share.last.get_mut(member as usize) else { return 0 };
+    let before = i64::from(*last);
+    *last = local;
+    let change = i64::from(local) - before;
+    // A share becomes 0 when it is folded into the shared part, seldom otherwise.
+    if local != 0 {
+        return change;
+    }
+    // What a fault folds is its share and one page, as a rule.
+    let own = if before < 0 { before - 1 } else { before + 1 };
+    let folded = unseen(shared);
+    let own_only = if own > 0 { folded >= 0 && folded <= MOST_FOLDED } else { folded <= 0 };
+    if own_only || detaches(mm) {
+        return change + consume(shared);
+    }
+    // SAFETY: as above.
+    unsafe { atomic::add(seen.cast(), own as u64) };
+    change + own
+}
+
+/// A fault folds at most its share, below this, and what it maps around the address, or a huge page
+/// (`percpu_counter_batch`, lib/percpu_counter.c; `fault_around_bytes`, mm/memory.c).
+const MOST_FOLDED: i64 = 1024;
+
+/// Tells whether the current thread may detach pages of `mm` now.
+#[inline(always)]
+fn detaches(mm: Typed) -> bool {
+    let flags = Typed::current().load::<u32>(&kernel::TASK_FLAGS);
+    mm.load::<u32>(&kernel::MM_USERS) == 0
+        || flags & kernel::PF_MEMALLOC != 0
+        || Operation::current().is_some()
+}
+
+/// Books a change of `pages` in a counter of a followed address space.
+#[inline(always)]
+pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
+    let key = mm.address();
+    let task = Typed::current();
+    let own = task.load::<u64>(&kernel::TASK_MM) == key;
+    let operation = if mm.load::<u32>(&kernel::MM_USERS) == 0 {
+        Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
+    } else if pages > 0 {
+        None
+    } else if task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
+        add_zapped(books, Path::Pressure, member, pages.unsigned_abs());
+        return;
+    } else if own {
+        Operation::current()
+    } else {
+        // Somebody else's operation on this address space.
+        let path = Operation::current().map_or(Path::Other, |operation| operation.path);
+        add_zapped(books, path, member, pages.unsigned_abs());
+        return;
+    };
+    match operation {
+        Some(operation) if pages < 0 => {
+            let pages = pages.unsigned_abs();
+            add_zapped(books, operation.path, member, pages);
+            let is_swap = member == Counter::Swap as u32;
+            if let Some(task) = begin(key, operation)
+                && !is_swap
+            {
+                task.zapped += pages;
+                if member == Counter::Anon as u32 {
+                    task.zapped_anon += pages;
+                }
+            }
+        }
+        // A fault: what copy-on-write exchanges cancels out.
+        _ => {
+            if let Some(total) = books.ledger.in_pages.get(member as usize) {
+                add(core::ptr::from_ref(total).cast(), pages as u64);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_zapped(books: &Mm, path: Path, member: u32, pages: u64) {
+    if let Some(counters) = books.ledger.paths.get(path.index())
+        && let Some(total) = counters.zapped_pages.get(member as usize)
+    {
+        add(total, pages);
+    }
+}
