@@ -17,7 +17,7 @@ use memtrace_common::{COUNTERS, Ledger, PathCounters};
 pub(crate) use self::{
     frames::book_freed,
     operation::{end, end_teardown, in_exec, in_fork, known_task, task},
-    pages::{book, counter_change, seed},
+    pages::{book, counter_change, seed, settle},
 };
 use crate::{atomic, emit};
 

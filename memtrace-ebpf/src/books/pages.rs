@@ -41,7 +41,8 @@ pub(super) fn end_shares(mm: u64) {
     let _ = SHARES.remove(mm);
 }
 
-/// Reads this CPU's share of a living address space; call it once on each CPU, before counting.
+/// Reads this CPU's share of a living address space; call it once on each CPU, before counting. Once
+/// it is counted, the same call settles what is in flight.
 #[inline(always)]
 pub(crate) fn seed(mm: Typed) -> bool {
     let key = mm.address();
@@ -49,13 +50,12 @@ pub(crate) fn seed(mm: Typed) -> bool {
     // SAFETY: a live map value; nobody else writes while it is being seeded.
     let books = unsafe { &mut *books };
     if books.state != Mm::SEEDING {
+        settle(mm, books);
         return true;
     }
     for member in 0..COUNTERS {
         if kernel::RSS_HAS_COUNT.load() == 1 {
-            // 6.1's verifier does not know the way into an array of atomics.
-            let at = mm.address() + u64::from(kernel::MM_RSS.load()) + 8 * member as u64;
-            books.shared[member] = kernel::read_at(at);
+            books.shared[member] = count(mm, member as u32);
             books.ledger.base_pages[member] = books.shared[member];
             continue;
         }
@@ -75,6 +75,38 @@ pub(crate) fn seed(mm: Typed) -> bool {
         books.state = Mm::LIVE;
     }
     true
+}
+
+/// Books what changed and was left to an event that has not come (yet): on this CPU, and in the
+/// shared parts.
+#[inline(always)]
+pub(crate) fn settle(mm: Typed, books: &Mm) {
+    for member in 0..COUNTERS {
+        let Some(seen) = books.shared.get(member) else { return };
+        let seen = core::ptr::from_ref(seen).cast_mut();
+        let (shared, change) = if kernel::RSS_HAS_COUNT.load() == 1 {
+            (count(mm, member as u32), 0)
+        } else {
+            let Some(share) = SHARES.get_ptr_mut(mm.address()) else { return };
+            let Some((shared, local)) = counter(mm, member as u32) else { return };
+            // SAFETY: this CPU's live map value.
+            let last = unsafe { &mut (*share).last[member] };
+            let change = i64::from(local) - i64::from(*last);
+            *last = local;
+            (shared, change)
+        };
+        // SAFETY: a live, aligned map value that is only accessed atomically once it is live.
+        let folded = shared - unsafe { atomic::swap(seen, shared) };
+        let total = core::ptr::from_ref(&books.ledger.in_pages[member]).cast();
+        add(total, (change + folded) as u64);
+    }
+}
+
+/// Reads one counter of an mm where they are not per CPU (before 6.2). That kernel's verifier does
+/// not know the way into an array of atomics.
+#[inline(always)]
+fn count(mm: Typed, member: u32) -> i64 {
+    kernel::read_at(mm.address() + u64::from(kernel::MM_RSS.load()) + 8 * u64::from(member))
 }
 
 /// Reads one percpu counter of an mm: its shared part and this CPU's share
@@ -101,7 +133,7 @@ pub(crate) fn counter_change(mm: Typed, books: &Mm, member: u32, count: i64) -> 
     // SAFETY: as above.
     let unseen = |now: i64| now - unsafe { seen.read_volatile() };
     if kernel::RSS_HAS_COUNT.load() == 1 {
-        let others = unseen(count) < 0 && !detaches(mm);
+        let others = unseen(count) < -MOST_SYNCED && !detaches(mm);
         return if others { 0 } else { consume(count) };
     }
     let Some(share) = SHARES.get_ptr_mut(mm.address()) else { return 0 };
@@ -126,7 +158,7 @@ pub(crate) fn counter_change(mm: Typed, books: &Mm, member: u32, count: i64) -> 
     // What a fault folds is its share and one page, as a rule.
     let own = if before < 0 { before - 1 } else { before + 1 };
     let folded = unseen(shared);
-    let own_only = if own > 0 { folded >= 0 && folded <= MOST_FOLDED } else { folded <= 0 };
+    let own_only = if own > 0 { (0..=MOST_FOLDED).contains(&folded) } else { folded <= 0 };
     if own_only || detaches(mm) {
         return change + consume(shared);
     }
@@ -138,6 +170,10 @@ pub(crate) fn counter_change(mm: Typed, books: &Mm, member: u32, count: i64) -> 
 /// A fault folds at most its share, below this, and what it maps around the address, or a huge page
 /// (`percpu_counter_batch`, lib/percpu_counter.c; `fault_around_bytes`, mm/memory.c).
 const MOST_FOLDED: i64 = 1024;
+
+/// What a thread adds at most when it adds what it counted for itself, but for what is mapped around
+/// an address (`TASK_RSS_EVENTS_THRESH`, mm/memory.c, 6.1).
+const MOST_SYNCED: i64 = 128;
 
 /// Tells whether the current thread may detach pages of `mm` now.
 #[inline(always)]

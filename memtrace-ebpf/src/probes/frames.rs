@@ -59,9 +59,12 @@ fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
 /// address space are detached; on exec it is the old one.
 #[btf_tracepoint(function = "exit_mmap")]
 fn mm_end_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    let mm = ctx.arg::<u64>(0);
+    let space = Typed::new(ctx.arg::<*const u8>(0));
+    let mm = space.address();
     let Some(books) = books::followed(mm) else { return 0 };
     books::end_teardown(mm);
+    // SAFETY: a live map value, only written atomically.
+    books::settle(space, unsafe { &*books });
     let header = emit::header::<MmEnd>(Kind::MmEnd, mm);
     emit_with(|place: *mut MmEnd| {
         // SAFETY: `place` is reserved memory of the ring; the helper copies a ledger into it, or

@@ -80,6 +80,12 @@ impl Tracer {
             log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
         }
         let live = Live::new(probes.events()?)?;
+        // Reading the kernel's types took more memory than tracing will.
+        // SAFETY: gives free memory of the allocator back to the kernel.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
         Ok(Self {
             probes,
             live,
@@ -244,8 +250,14 @@ impl Tracer {
     /// Makes the report.
     pub(super) fn report(&mut self) -> Result<Report> {
         self.drain();
-        self.read_books()?;
         let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
+        for &tgid in &living {
+            match self.probes.settle(tgid) {
+                Ok(_) => {}
+                Err(error) if error.is::<Gone>() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let mut residency: HashMap<u32, Residency> = HashMap::new();
         for tgid in living {
             match procfs::regions(tgid) {

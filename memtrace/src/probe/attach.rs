@@ -145,6 +145,14 @@ impl Probes {
     /// Errors: [`Gone`] when it has no address space (any more).
     pub fn seed(&mut self, tgid: u32) -> Result<TaskSeed> {
         self.expect(tgid)?;
+        self.settle(tgid)
+    }
+
+    /// Books what is in flight between a followed process and the probes, so that its books are
+    /// exact. Returns what was found when it was first seen.
+    ///
+    /// Errors: [`Gone`] when it has no address space any more.
+    pub fn settle(&mut self, tgid: u32) -> Result<TaskSeed> {
         let fd = self.program_fd("seed_iter")?;
         let mut seed = None;
         on_each_cpu(&self.cpus, || {

@@ -3,7 +3,7 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Any bytes give an answer or a clean error.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -14,16 +14,6 @@ pub struct KernelBtf {
     strings: usize,
     /// Offset in `data` of each type; types are numbered from 1.
     types: Vec<usize>,
-    /// Structures, typedefs, functions and enumerators by name.
-    by_name: HashMap<(Named, Box<[u8]>), usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Named {
-    Struct,
-    Typedef,
-    Function,
-    Enum,
 }
 
 mod kind {
@@ -62,7 +52,7 @@ impl KernelBtf {
 
     /// Parses native-endian BTF.
     pub fn parse(data: Vec<u8>) -> Result<Self> {
-        let mut this = Self { data, strings: 0, types: Vec::new(), by_name: HashMap::new() };
+        let mut this = Self { data, strings: 0, types: Vec::new() };
         ensure!(this.u16(0) == Some(0xeb9f), "not native-endian BTF");
         let header = |at| this.u32(at).map(|value| value as usize).context("header is cut");
         let (header_len, type_off, type_len, string_off) =
@@ -82,34 +72,9 @@ impl KernelBtf {
             };
             ensure!(kind <= kind::ENUM64, "type kind {kind} is newer than this build");
             this.types.push(at);
-            this.index(at, kind, count);
             at += 12 + extra;
         }
         Ok(this)
-    }
-
-    fn index(&mut self, at: usize, kind: u32, count: usize) {
-        let named = match kind {
-            kind::STRUCT => Named::Struct,
-            kind::TYPEDEF => Named::Typedef,
-            kind::FUNC => Named::Function,
-            kind::ENUM => {
-                for i in 0..count {
-                    let Some(name) = self.u32(at + 12 + 8 * i).and_then(|name| self.name(name))
-                    else {
-                        return;
-                    };
-                    let key = (Named::Enum, name.into());
-                    self.by_name.entry(key).or_insert(at + 12 + 8 * i);
-                }
-                return;
-            }
-            _ => return,
-        };
-        if let Some(name) = self.u32(at).and_then(|name| self.name(name)) {
-            let key = (named, name.into());
-            self.by_name.entry(key).or_insert(at);
-        }
     }
 
     fn u16(&self, at: usize) -> Option<u16> {
@@ -131,8 +96,19 @@ impl KernelBtf {
         rest.iter().position(|&byte| byte == 0).map(|len| &rest[..len])
     }
 
-    fn find(&self, named: Named, name: &str) -> Option<usize> {
-        self.by_name.get(&(named, name.as_bytes().into())).copied()
+    /// Returns the first type of a kind and name. A scan: a few dozen are asked for, once, and an
+    /// index of all names would be larger than the types.
+    fn find(&self, kind: u32, name: &str) -> Option<usize> {
+        self.types.iter().copied().find(|&at| {
+            self.kind(at).is_some_and(|(its_kind, _)| its_kind == kind) && self.is_named(at, name)
+        })
+    }
+
+    /// Compares the name of which the offset stands at `at`.
+    fn is_named(&self, at: usize, name: &str) -> bool {
+        let start = self.u32(at).and_then(|name| self.strings.checked_add(name as usize));
+        let rest = start.and_then(|start| self.data.get(start..)).unwrap_or_default();
+        rest.starts_with(name.as_bytes()) && rest.get(name.len()) == Some(&0)
     }
 
     /// Follows typedefs and qualifiers.
@@ -153,7 +129,7 @@ impl KernelBtf {
     /// dots, each found through anonymous members too. `None`: this kernel has no such structure
     /// or member, or it is a bit field.
     pub fn field(&self, structure: &str, path: &str) -> Option<u32> {
-        let mut at = self.find(Named::Struct, structure)?;
+        let mut at = self.find(kind::STRUCT, structure)?;
         let mut bits = 0;
         for name in path.split('.') {
             let (offset, member_type) = self.member(at, name.as_bytes(), 0)?;
@@ -191,17 +167,17 @@ impl KernelBtf {
 
     /// Returns the size of a structure in bytes.
     pub fn size(&self, structure: &str) -> Option<u32> {
-        self.u32(self.find(Named::Struct, structure)? + 8)
+        self.u32(self.find(kind::STRUCT, structure)? + 8)
     }
 
     /// Tells whether the kernel has a function of this name that can be traced.
     pub fn has_function(&self, name: &str) -> bool {
-        self.find(Named::Function, name).is_some()
+        self.find(kind::FUNC, name).is_some()
     }
 
     /// Returns the number of arguments of a tracepoint, `None` when the kernel does not have it.
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
-        let typedef = self.find(Named::Typedef, &format!("btf_trace_{name}"))?;
+        let typedef = self.find(kind::TYPEDEF, &format!("btf_trace_{name}"))?;
         let pointer = self.resolve(self.u32(typedef + 8)?)?;
         if self.kind(pointer)?.0 != kind::PTR {
             return None;
@@ -213,7 +189,12 @@ impl KernelBtf {
 
     /// Returns the value of an enumerator.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
-        self.u32(self.find(Named::Enum, name)? + 4)
+        self.types.iter().find_map(|&at| {
+            let (kind, count) = self.kind(at)?;
+            let members = if kind == kind::ENUM { count } else { 0 };
+            let member = (0..members).map(|i| at + 12 + 8 * i).find(|&at| self.is_named(at, name));
+            self.u32(member? + 4)
+        })
     }
 }
 
