@@ -2,6 +2,7 @@
 //!
 //! Nothing here is shipped: memtrace itself builds with plain `cargo build`.
 
+mod bench;
 mod bpf;
 mod command;
 mod libtest;
@@ -28,6 +29,8 @@ enum Command {
     Bpf(bpf::Options),
     /// Run every check and test that this machine can run, and say which it cannot
     Test,
+    /// Measure what tracing costs, side by side with strace and perf
+    Bench(bench::Options),
     /// Run the kernel tests on Debian's kernels in QEMU
     Vm(vm::Options),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bpf(options) => bpf::run(&workspace, &options),
         Command::Test => test::run(&workspace),
+        Command::Bench(options) => bench::bench(&workspace, &options),
         Command::Vm(options) => vm::run(&workspace, &options),
     };
     match done {

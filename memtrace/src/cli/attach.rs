@@ -102,7 +102,7 @@ pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
     }
     if pid == std::process::id() {
         return Err(Failure::usage(
-            "memtrace cannot trace itself".to_owned(),
+            format!("{pid} is memtrace itself"),
             "name another process",
         ));
     }

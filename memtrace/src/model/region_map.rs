@@ -4,7 +4,10 @@
 //! kernel made them: `munmap` gives its lock up before it returns. So each VMA carries the number
 //! of the write section that stored it, and an erase takes only what is not newer than itself.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 /// What backs a VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,9 @@ impl Vma {
     }
 }
 
+/// So many protections are remembered: more than threads return from one at the same moment.
+const PROTECTIONS: usize = 256;
+
 /// The VMAs of one address space.
 ///
 /// Invariant: no two VMAs overlap.
@@ -108,6 +114,8 @@ pub struct RegionMap {
     by_start: BTreeMap<u64, Vma>,
     /// Changes of this write section and of earlier ones were seen already.
     floor: Option<u64>,
+    /// The ranges that were protected last and the write section: an earlier one may arrive later.
+    protections: VecDeque<(Range<u64>, u64)>,
     /// Sum of all sizes.
     mapped: u64,
 }
@@ -174,25 +182,43 @@ impl RegionMap {
         if self.was_seen(seq) {
             return;
         }
-        let before = self.find(range.start).map_or(range.start, |vma| vma.range.start);
-        let pieces: Vec<Range<u64>> = self
-            .by_start
-            .range(before..range.end.max(before))
-            .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
-            .map(|(_, vma)| vma.range.start.max(range.start)..vma.range.end.min(range.end))
-            .collect();
-        for piece in pieces {
-            for mut vma in self.take(piece, seq) {
-                vma.flags = vma.flags & !flag::PROTECTION | protection;
-                self.insert(vma);
+        for part in self.not_protected_later(range.clone(), seq) {
+            let before = self.find(part.start).map_or(part.start, |vma| vma.range.start);
+            let pieces: Vec<Range<u64>> = self
+                .by_start
+                .range(before..part.end)
+                .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
+                .map(|(_, vma)| vma.range.start.max(part.start)..vma.range.end.min(part.end))
+                .collect();
+            for piece in pieces {
+                for mut vma in self.take(piece, seq) {
+                    vma.flags = vma.flags & !flag::PROTECTION | protection;
+                    self.insert(vma);
+                }
             }
         }
-        // Whoever protects it later by our clock, but earlier by the kernel's, is too late.
-        for (_, vma) in self.by_start.range_mut(range.start..range.end.max(range.start)) {
-            if vma.range.end <= range.end {
-                vma.seq = vma.seq.max(seq);
-            }
+        if self.protections.len() == PROTECTIONS {
+            self.protections.pop_front();
         }
+        self.protections.push_back((range, seq));
+    }
+
+    /// Returns the parts of `range` that no write section after `seq` protected, as far as is known.
+    fn not_protected_later(&self, range: Range<u64>, seq: u64) -> Vec<Range<u64>> {
+        let mut parts = vec![range];
+        for (later, _) in self.protections.iter().filter(|(_, later)| *later > seq) {
+            parts = parts
+                .into_iter()
+                .flat_map(|part| {
+                    let below = part.start..part.end.min(later.start);
+                    let above = part.start.max(later.end)..part.end;
+                    [below, above]
+                })
+                .filter(|part| !part.is_empty())
+                .collect();
+        }
+        parts.retain(|part| !part.is_empty());
+        parts
     }
 
     fn was_seen(&self, seq: u64) -> bool {

@@ -55,6 +55,19 @@ fn a_protection_that_arrives_late_spares_what_was_mapped_after_it() {
 }
 
 #[test]
+fn of_two_protections_the_later_section_counts_in_whatever_order_they_arrive() {
+    let mut map = RegionMap::default();
+    map.store(anon(0..8, 1));
+    // Changes nothing, since section 2 has not arrived.
+    map.protect(bytes(0..1), flag::READ | flag::WRITE, 3);
+    map.protect(bytes(0..3), flag::READ, 2);
+    let protections: Vec<_> =
+        map.iter().map(|vma| (vma.range.start / PAGE, vma.protection())).collect();
+    let expected = [(0, "rw-p"), (1, "r--p"), (3, "rw-p")];
+    assert_eq!(protections, expected.map(|(start, letters)| (start, letters.to_owned())));
+}
+
+#[test]
 fn a_protection_does_not_split_what_the_kernel_merged() {
     let mut map = RegionMap::default();
     let mut merged = anon(0..4, 2);

@@ -114,6 +114,8 @@ impl From<&Region> for Vma {
 const WATCHED_ERASES: usize = 64;
 /// `MAP_FIXED` (include/uapi/asm-generic/mman-common.h).
 const MAP_FIXED: u64 = 0x10;
+/// `MREMAP_FIXED` (include/uapi/linux/mman.h).
+const MREMAP_FIXED: u64 = 2;
 /// `MREMAP_DONTUNMAP` (include/uapi/linux/mman.h).
 const MREMAP_DONTUNMAP: u64 = 4;
 /// `MAX_ERRNO` (include/linux/err.h).
@@ -162,12 +164,14 @@ impl AddressSpace {
     pub fn end(&mut self, ledger: Ledger, keep: bool) {
         self.ledger = ledger;
         self.ended = true;
-        self.stale = false;
         self.mapped_at_end = self.regions.mapped();
-        if !keep {
+        // What was in doubt and was not read again in time is not known.
+        self.regions_known &= !self.stale;
+        if !keep || self.stale {
             self.regions = RegionMap::default();
             self.torn_down = Vec::new();
         }
+        self.stale = false;
         let path = if ledger.paths[Path::Exec.index()].resident_pages() > 0 {
             Path::Exec
         } else {
@@ -219,7 +223,8 @@ impl AddressSpace {
                 let old = first..first.saturating_add(round_up(second));
                 let new = ret as u64..(ret as u64).saturating_add(round_up(third));
                 if failed {
-                    self.stale = true;
+                    // A failing MREMAP_FIXED may have unmapped its target.
+                    self.stale |= fourth & MREMAP_FIXED != 0;
                     return old;
                 }
                 let shrinks = new.end - new.start < old.end - old.start;

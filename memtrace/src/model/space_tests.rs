@@ -222,12 +222,23 @@ fn mremap_onto_something_gives_that_up() {
 }
 
 #[test]
-fn a_failing_mremap_leaves_the_map_in_doubt() {
+fn a_failing_mremap_onto_an_address_leaves_the_map_in_doubt() {
     let regions = [anon(0..10, 1)];
-    let mut space = space(&regions);
-    call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 1 << 50, 0], ENOMEM);
-    assert!(space.stale);
-    untouched(&space, &regions);
+    for (flags, stale) in [(0, false), (1, false), (3, true)] {
+        let mut space = space(&regions);
+        call(&mut space, Syscall::Mremap, [0, 10 * PAGE, 1 << 50, flags], ENOMEM);
+        assert_eq!(space.stale, stale, "flags {flags}");
+        untouched(&space, &regions);
+    }
+}
+
+#[test]
+fn a_map_that_is_in_doubt_at_the_end_is_not_known() {
+    let mut space = space(&[anon(0..10, 1)]);
+    space.stale = true;
+    space.end(Ledger::default(), true);
+    assert!(!space.regions_known);
+    assert_eq!(space.regions.count(), 0);
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! `cargo xtask bench`: what tracing costs the traced, side by side with the peers.
+//!
+//! A benchmark, not a test: nothing fails when a machine is slow. Rounds are interleaved (bare, each
+//! tracer, bare, …), ratios are taken within a round, medians are shown.
+
+mod table;
+mod tracer;
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::{
+    table::{Row, render},
+    tracer::{TRACERS, Tracer, elapsed_ns},
+};
+use crate::{command::run, workspace::Workspace};
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Rounds of each workload
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Only workloads whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Write the table into docs/PERFORMANCE.md
+    #[arg(long)]
+    update: bool,
+}
+
+/// A program to trace, and what one of its units is.
+struct Workload {
+    name: &'static str,
+    command: Vec<String>,
+    units: u64,
+    unit: &'static str,
+}
+
+/// Measures and prints.
+pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(&workspace.root).args(["build", "--release", "--quiet"]);
+    run(build.args(["-p", "memtrace", "-p", "xtask", "--bins"])).context("cannot build")?;
+    let bin = workspace.target.join("release");
+    let memtrace = bin.join("memtrace");
+    let mut rows = Vec::new();
+    for workload in workloads(&bin.join("bench-workload").display().to_string()) {
+        if workload.name.contains(&options.only) {
+            eprintln!("bench: {}", workload.name);
+            rows.extend(measure(&workload, &memtrace.display().to_string(), options.rounds)?);
+        }
+    }
+    let table = render(&rows, options.rounds, &kernel()?);
+    print!("{table}");
+    if options.update {
+        let path = workspace.root.join("docs/PERFORMANCE.md");
+        let text = fs::read_to_string(&path).context("cannot read docs/PERFORMANCE.md")?;
+        fs::write(&path, table::replace(&text, &table)?)?;
+    }
+    Ok(())
+}
+
+fn workloads(bin: &str) -> Vec<Workload> {
+    let own = |name, args: &[&str], units, unit| Workload {
+        name,
+        command: std::iter::once(bin).chain(args.iter().copied()).map(str::to_owned).collect(),
+        units,
+        unit,
+    };
+    let python = "import time\n\
+                  t = time.perf_counter_ns()\n\
+                  for _ in range(5):\n    x = [bytes(4096) for _ in range(20000)]\n    del x\n\
+                  print('elapsed_ns', time.perf_counter_ns() - t)";
+    let python = ["python3", "-S", "-c", python].map(str::to_owned).to_vec();
+    vec![
+        own("mmap+munmap", &["map-unmap", "20000"], 20_000, "pair"),
+        own("fault storm, 16 pages a round", &["fault-storm", "16", "3000"], 48_000, "page"),
+        own("fault storm, 4 MiB a round", &["fault-storm", "1024", "60"], 61_440, "page"),
+        own("fault storm, 1 GiB a round", &["fault-storm", "262144", "1"], 262_144, "page"),
+        Workload {
+            name: "python3, 5 × 80 MiB of bytes",
+            command: python,
+            units: 100_000,
+            unit: "object",
+        },
+    ]
+}
+
+/// Runs a workload under every tracer, round by round, and beside a tracer of somebody else.
+fn measure(workload: &Workload, memtrace: &str, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = TRACERS
+        .iter()
+        .map(|tracer| Row::new(workload.name, tracer.name, workload.units, workload.unit))
+        .collect();
+    let mut beside =
+        Row::new(workload.name, "untraced, memtrace elsewhere", workload.units, workload.unit);
+    for round in 0..=rounds {
+        let mut bare = None;
+        for (tracer, row) in TRACERS.iter().zip(&mut rows) {
+            let elapsed = tracer.run(memtrace, &workload.command);
+            // The first round warms up.
+            if round > 0 {
+                row.add(elapsed.as_ref().ok().copied(), bare);
+            }
+            match elapsed {
+                Ok(elapsed) => bare = bare.or(Some(elapsed)),
+                Err(error) => row.reason = Some(format!("{error:#}")),
+            }
+        }
+        let idle = Idle::traced(memtrace)?;
+        let elapsed = elapsed_ns(&mut Tracer::BARE.command(memtrace, &workload.command))?;
+        drop(idle);
+        if round > 0 {
+            beside.add(Some(elapsed), bare);
+        }
+    }
+    rows.push(beside);
+    Ok(rows)
+}
+
+/// An idle process that memtrace traces.
+struct Idle {
+    idle: Child,
+    tracer: Child,
+}
+
+impl Idle {
+    fn traced(memtrace: &str) -> Result<Self> {
+        let idle = Command::new("sleep").arg("1000").spawn().context("cannot start sleep")?;
+        let mut tracer = Command::new(memtrace)
+            .args(["-v", "attach", "-o", "/dev/null", &idle.id().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start memtrace")?;
+        let stderr = tracer.stderr.take().context("no stderr")?;
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stderr));
+        let attached = lines.any(|line| line.is_ok_and(|line| line.contains("tracing")));
+        let traced = Self { idle, tracer };
+        ensure!(attached, "memtrace did not attach");
+        Ok(traced)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        for child in [&mut self.tracer, &mut self.idle] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn kernel() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    // What a vendor adds to the version says nothing to others.
+    Ok(release.trim().split('-').next().unwrap_or_default().to_owned())
+}
