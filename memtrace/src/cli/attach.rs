@@ -101,10 +101,7 @@ pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
         ));
     }
     if pid == std::process::id() {
-        return Err(Failure::usage(
-            format!("{pid} is memtrace itself"),
-            "name another process",
-        ));
+        return Err(Failure::usage(format!("{pid} is memtrace itself"), "name another process"));
     }
     let found = procfs::find(pid).with_context(|| format!("cannot read /proc/{pid}/stat"))?;
     let Some(found) = found else {

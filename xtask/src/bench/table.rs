@@ -68,10 +68,13 @@ pub(super) fn render(rows: &[Row], rounds: usize, kernel: &str) -> String {
     }
     for row in rows.iter().filter(|row| row.tracer == "memtrace run") {
         let Some(own) = median(&row.ratios) else { continue };
-        let peers = rows.iter().filter(|peer| {
-            peer.workload == row.workload
-                && (peer.tracer.starts_with("strace") || peer.tracer.starts_with("perf"))
-        });
+        // One that looks at faults alone says nothing of a workload without any.
+        let looks_at = |peer: &Row| {
+            peer.tracer.starts_with("strace")
+                || peer.tracer.starts_with("perf trace (")
+                || peer.tracer.starts_with("perf trace -F") && row.workload.contains("fault")
+        };
+        let peers = rows.iter().filter(|peer| peer.workload == row.workload && looks_at(peer));
         for peer in peers {
             if let Some(ratio) = median(&peer.ratios).filter(|&ratio| ratio <= own) {
                 let _ = writeln!(
