@@ -82,14 +82,15 @@ pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
                 return;
             }
             task.freed += frames;
+            task.unbooked += frames;
             if anon {
                 task.freed_anon += frames;
                 if task.nr == TEARDOWN {
                     note_run(task, index, frames);
                 }
             }
-            if let Some(counters) = path_counters(task.mm, u64::from(task.path)) {
-                add(&counters.freed_frames, frames);
+            if task.unbooked >= MOST_UNBOOKED {
+                book_task(task);
             }
         }
         // The last reference to shared memory goes in task work, after the call.
@@ -107,6 +108,20 @@ pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
             }
         }
     }
+}
+
+/// A task adds what it frees to the books when it is so much, and at the end of its operation.
+const MOST_UNBOOKED: u64 = 512;
+
+/// Adds to the books what the task's operation freed.
+#[inline(always)]
+pub(super) fn book_task(task: &mut Task) {
+    if task.unbooked > 0
+        && let Some(counters) = path_counters(task.mm, u64::from(task.path))
+    {
+        add(&counters.freed_frames, task.unbooked);
+    }
+    task.unbooked = 0;
 }
 
 /// Tells whether the current task is giving up pages of its own. What it frees then is not late,

@@ -10,13 +10,13 @@ mod pages;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap},
 };
 use memtrace_common::{COUNTERS, Ledger, PathCounters};
 
 pub(crate) use self::{
     frames::book_freed,
-    operation::{end, end_teardown, in_exec, in_fork, known_task, task},
+    operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
 };
 use crate::{atomic, emit};
@@ -27,11 +27,11 @@ pub(crate) static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 
 
 /// Address spaces that are followed, by address of their `mm_struct`.
 #[map]
-static MMS: HashMap<u64, Mm> = HashMap::with_max_entries(8_192, 0);
+static MMS: HashMap<u64, Mm> = HashMap::with_max_entries(pages::SLOTS, 0);
 
 /// A zeroed [`Mm`], too large for the stack.
 #[map]
-static EMPTY_MM: PerCpuArray<Mm> = PerCpuArray::with_max_entries(1, 0);
+static EMPTY_MM: Array<Mm> = Array::with_max_entries(1, 0);
 
 /// An address space that is followed.
 #[derive(Clone, Copy)]
@@ -41,10 +41,16 @@ pub(crate) struct Mm {
     pub(crate) ledger: Ledger,
     /// The shared part of each counter when it was last consumed.
     shared: [i64; COUNTERS],
-    /// [`Mm::EMBRYO`], [`Mm::SEEDING`], [`Mm::LIVE`] or [`Mm::DEAD`].
+    /// [`Mm::SEEDING`], [`Mm::EMBRYO`], [`Mm::LIVE`] or [`Mm::DEAD`].
     pub(crate) state: u32,
     /// CPUs whose shares were read while seeding.
     seeded: u32,
+    /// How many address spaces were followed when this one began, with it: tells apart those that
+    /// had the same slot.
+    number: u64,
+    /// Where each CPU keeps its share of the counters.
+    slot: u32,
+    reserved: u32,
     /// The VMA that was stored last: its address, its range, and the write section.
     stored: [u64; 4],
 }
@@ -62,10 +68,10 @@ impl Mm {
 }
 
 impl Mm {
-    /// Being built by fork or exec; nobody runs in it yet.
-    pub(crate) const EMBRYO: u32 = 0;
     /// Being read for the first time: nothing is counted yet.
-    pub(crate) const SEEDING: u32 = 1;
+    pub(crate) const SEEDING: u32 = 0;
+    /// Being built by fork or exec; nobody runs in it yet.
+    pub(crate) const EMBRYO: u32 = 1;
     /// Followed.
     pub(crate) const LIVE: u32 = 2;
     /// Torn down; late frames are still booked.
@@ -87,18 +93,42 @@ pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
     if let Some(books) = followed(mm) {
         return Some(books);
     }
-    let empty = EMPTY_MM.get_ptr_mut(0)?;
-    // SAFETY: this CPU's zeroed value; a probe that interrupts us writes the same kind of value and
-    // is done before we go on, and only `state` ever differs from zero.
-    let empty = unsafe {
-        (*empty).state = state;
-        &*empty
-    };
-    let inserted = MMS.insert(mm, empty, 0);
-    if inserted.is_err() || !pages::begin_shares(mm) {
+    // SAFETY: a live map value that is only accessed atomically.
+    let number = unsafe { atomic::add(FOLLOWED.get_ptr_mut(0)?, 1) } + 1;
+    let Some(slot) = pages::take_slot() else {
         emit::untracked();
+        return None;
+    };
+    forget(mm);
+    // SAFETY: a zeroed value that nobody writes to.
+    let inserted = MMS.insert(mm, unsafe { &*EMPTY_MM.get_ptr(0)? }, 0);
+    let Some(books) = followed(mm).filter(|_| inserted.is_ok()) else {
+        pages::give_slot(slot);
+        emit::untracked();
+        return None;
+    };
+    // SAFETY: a live map value; what is zeroed is being seeded, so that nobody counts in it yet.
+    unsafe {
+        (*books).number = number;
+        (*books).slot = slot;
+        (*books).state = state;
     }
-    followed(mm)
+    Some(books)
+}
+
+/// How many address spaces were ever followed.
+#[map]
+static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Drops the books of an address space that was torn down, if there are any.
+#[inline(always)]
+fn forget(mm: u64) {
+    let Some(books) = MMS.get_ptr(mm) else { return };
+    // SAFETY: a live map value.
+    let (state, slot) = unsafe { ((*books).state, (*books).slot) };
+    if state == Mm::DEAD && MMS.remove(mm).is_ok() {
+        pages::give_slot(slot);
+    }
 }
 
 /// The address spaces that were torn down last; what falls out is forgotten.
@@ -122,13 +152,8 @@ pub(crate) fn bury(mm: u64, books: *mut Mm) {
     let Some(grave) = GRAVES.get_ptr_mut(grave) else { return };
     // SAFETY: a live map value; a lost race forgets one later.
     let old = unsafe { grave.replace(mm) };
-    if let Some(books) = MMS.get_ptr(old)
-        // SAFETY: a live map value.
-        && unsafe { (*books).state } == Mm::DEAD
-        && old != mm
-    {
-        let _ = MMS.remove(old);
-        pages::end_shares(old);
+    if old != mm {
+        forget(old);
     }
 }
 

@@ -16,6 +16,8 @@ static TASKS: LruHashMap<u32, Task> = LruHashMap::with_max_entries(16_384, 0);
 pub(crate) struct Task {
     /// Number of the last write section that this thread entered.
     pub(crate) seq: u64,
+    /// The address space of another process that the current `process_madvise` is about, or 0.
+    pub(crate) advised: u64,
     /// The address space that loses pages.
     pub(crate) mm: u64,
     /// System call number, or [`TEARDOWN`].
@@ -29,6 +31,8 @@ pub(crate) struct Task {
     /// Frames freed so far, and those of them that were anonymous.
     pub(crate) freed: u64,
     pub(super) freed_anon: u64,
+    /// Frames freed that the books do not have yet.
+    pub(super) unbooked: u64,
     /// The frames freed last while tearing down: first index, index after the last, and how many.
     pub(super) run_first: u64,
     pub(super) run_end: u64,
@@ -117,6 +121,13 @@ pub(crate) fn in_exec() -> bool {
     nr == kernel::nr::EXECVE || nr == kernel::nr::EXECVEAT
 }
 
+/// Tells whether the current thread is inside `process_madvise`.
+#[inline(always)]
+pub(crate) fn in_process_madvise() -> bool {
+    // SAFETY: the verifier knows the task's `pt_regs`.
+    unsafe { (*kernel::user_regs()).orig_rax == kernel::nr::PROCESS_MADVISE }
+}
+
 /// Tells whether the current thread is inside `fork`, `vfork`, `clone` or `clone3`.
 #[inline(always)]
 pub(crate) fn in_fork() -> bool {
@@ -149,8 +160,9 @@ pub(super) fn begin(mm: u64, operation: Operation) -> Option<&'static mut Task> 
     let task = task()?;
     let Operation { nr, path, low, high } = operation;
     if task.state != Task::ACTIVE || task.nr != nr || task.mm != mm {
-        let seq = task.seq;
-        *task = Task { seq, mm, nr, low, high, ..Task::default() };
+        let Task { seq, advised, .. } = *task;
+        frames::book_task(task);
+        *task = Task { seq, advised, mm, nr, low, high, ..Task::default() };
         task.path = path as u16;
         task.state = Task::ACTIVE;
     }
@@ -164,6 +176,7 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
         return None;
     }
     task.state = Task::ENDED;
+    frames::book_task(task);
     let has_range = task.low != 0 || task.high != u64::MAX;
     if has_range && task.zapped_anon > task.freed_anon {
         frames::remember_pending(task);
@@ -180,6 +193,7 @@ pub(crate) fn end_teardown(mm: u64) {
         && task.state == Task::ACTIVE
     {
         frames::flush_run(task);
+        frames::book_task(task);
         task.state = Task::ENDED;
     }
 }

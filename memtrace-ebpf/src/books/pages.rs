@@ -1,6 +1,9 @@
 //! Pages that enter and leave address spaces: how much a counter changed, and for whom.
 
-use aya_ebpf::{macros::map, maps::LruPerCpuHashMap};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, PerCpuArray, Queue},
+};
 use memtrace_common::{COUNTERS, Counter, Path};
 
 use super::{
@@ -14,31 +17,60 @@ use crate::{
     percpu,
 };
 
-/// This CPU's share of an mm's counters when `rss_stat` last fired here.
+/// What this CPU saw last of each address space's counters, by [`Mm::slot`]. An array, since each
+/// fault looks here.
 #[map]
-static SHARES: LruPerCpuHashMap<u64, Share> = LruPerCpuHashMap::with_max_entries(8_192, 0);
+static SHARES: PerCpuArray<Share> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Slots that an address space gave back.
+#[map]
+static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(SLOTS, 0);
+
+/// Address spaces that can be followed at once.
+pub(super) const SLOTS: u32 = 8_192;
 
 /// One CPU's share of an mm's counters.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct Share {
-    /// The shares when last seen, pages.
+    /// [`Mm::number`] of the address space that had the slot when this CPU wrote to it.
+    owner: u64,
+    /// The shares when `rss_stat` last fired here, pages.
     last: [i32; COUNTERS],
 }
 
-/// Begins to remember the shares of an address space: zero on every CPU. Returns whether there was
-/// room.
+/// Slots that were ever taken.
+#[map]
+static USED_SLOTS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Takes a slot that no address space has.
 #[inline(always)]
-pub(super) fn begin_shares(mm: u64) -> bool {
-    // Only a new element is zero on the other CPUs as well.
-    end_shares(mm);
-    SHARES.insert(mm, Share::default(), 0).is_ok()
+pub(super) fn take_slot() -> Option<u32> {
+    if let Ok(Some(slot)) = FREE_SLOTS.pop() {
+        return Some(slot);
+    }
+    let used = USED_SLOTS.get_ptr_mut(0)?;
+    // SAFETY: a live map value that is only accessed atomically.
+    let slot = unsafe { atomic::add(used, 1) };
+    (slot < u64::from(SLOTS)).then_some(slot as u32)
 }
 
-/// Forgets the shares of an address space.
+/// Gives a slot back.
 #[inline(always)]
-pub(super) fn end_shares(mm: u64) {
-    let _ = SHARES.remove(mm);
+pub(super) fn give_slot(slot: u32) {
+    let _ = FREE_SLOTS.push(slot, 0);
+}
+
+/// Returns this CPU's share of an address space: zero on a CPU that it did not run on.
+#[inline(always)]
+fn share(books: &Mm) -> Option<&'static mut Share> {
+    let share = SHARES.get_ptr_mut(books.slot)?;
+    // SAFETY: this CPU's live map value.
+    let share = unsafe { &mut *share };
+    if share.owner != books.number {
+        *share = Share { owner: books.number, ..Share::default() };
+    }
+    Some(share)
 }
 
 /// Reads this CPU's share of a living address space; call it once on each CPU, before counting. Once
@@ -59,9 +91,7 @@ pub(crate) fn seed(mm: Typed) -> bool {
             books.ledger.base_pages[member] = books.shared[member];
             continue;
         }
-        let Some(share) = SHARES.get_ptr_mut(key) else { return false };
-        // SAFETY: this CPU's live map value.
-        let share = unsafe { &mut *share };
+        let Some(share) = share(books) else { return false };
         let Some((shared, local)) = counter(mm, member as u32) else { return false };
         if books.seeded == 0 {
             books.shared[member] = shared;
@@ -87,10 +117,9 @@ pub(crate) fn settle(mm: Typed, books: &Mm) {
         let (shared, change) = if kernel::RSS_HAS_COUNT.load() == 1 {
             (count(mm, member as u32), 0)
         } else {
-            let Some(share) = SHARES.get_ptr_mut(mm.address()) else { return };
+            let Some(share) = share(books) else { return };
             let Some((shared, local)) = counter(mm, member as u32) else { return };
-            // SAFETY: this CPU's live map value.
-            let last = unsafe { &mut (*share).last[member] };
+            let last = &mut share.last[member];
             let change = i64::from(local) - i64::from(*last);
             *last = local;
             (shared, change)
@@ -136,9 +165,7 @@ pub(crate) fn counter_change(mm: Typed, books: &Mm, member: u32, count: i64) -> 
         let others = unseen(count) < -MOST_SYNCED && !detaches(mm);
         return if others { 0 } else { consume(count) };
     }
-    let Some(share) = SHARES.get_ptr_mut(mm.address()) else { return 0 };
-    // SAFETY: this CPU's live map value.
-    let share = unsafe { &mut *share };
+    let Some(share) = share(books) else { return 0 };
     // The verifier takes constant offsets only.
     let counter = match member {
         0 => counter(mm, 0),

@@ -36,10 +36,17 @@ fn section_memcg_tracepoint(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn section(mm: u64, write: u64, success: u64) -> i32 {
-    if write as u8 == 0 || success as u8 == 0 {
+    if success as u8 == 0 || (write as u8 == 0 && !books::in_process_madvise()) {
         return 0;
     }
     let Some(books) = books::followed(mm) else { return 0 };
+    if write as u8 == 0 {
+        // Advice reads the map of the process that it is about.
+        if let Some(task) = books::task() {
+            task.advised = mm;
+        }
+        return 0;
+    }
     let seq = books::open_section(books);
     if let Some(task) = books::task() {
         task.seq = seq;
@@ -195,7 +202,14 @@ const PUNCH_HOLE: u64 = 2;
 
 #[inline(always)]
 fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
-    let mm = Typed::current().load::<u64>(&kernel::TASK_MM);
+    let mut mm = Typed::current().load::<u64>(&kernel::TASK_MM);
+    if matches!(syscall, Syscall::ProcessMadvise)
+        && let Some(task) = books::known_task()
+        && task.advised != 0
+    {
+        mm = task.advised;
+        task.advised = 0;
+    }
     if books::followed(mm).is_none() {
         return;
     }

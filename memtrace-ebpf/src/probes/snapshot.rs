@@ -59,7 +59,7 @@ fn seed_iter(ctx: *mut c_void) -> i32 {
         meta,
         &TaskSeed {
             header,
-            start_ns: task.load(&kernel::TASK_START),
+            start_ns: task.follow(&kernel::TASK_LEADER).load(&kernel::TASK_START),
             start_brk: mm.load(&kernel::MM_START_BRK),
             brk: mm.load(&kernel::MM_BRK),
             start_stack: mm.load(&kernel::MM_START_STACK),

@@ -33,7 +33,7 @@ impl Attach {
         let mut pids = Vec::new();
         for &pid in &self.pids {
             check_process(pid)?;
-            check_executable(format!("/proc/{pid}/exe").as_ref())?;
+            check_executable((procfs::memory_dir(pid) + "/exe").as_ref())?;
             if !pids.contains(&pid) {
                 pids.push(pid);
             }
@@ -123,7 +123,7 @@ pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
             "name a process of userspace",
         ));
     }
-    if found.stat.is_dead() {
+    if procfs::living_thread(pid).is_none() {
         return Err(Failure::new(
             Failure::FAILED,
             anyhow!("process {pid} ({}) exited already: its memory is gone", found.stat.comm),

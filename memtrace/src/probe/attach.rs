@@ -28,7 +28,10 @@ use super::{
     plan::{Asked, KernelFacts, Plan, Step, plan},
     table::PROBES,
 };
-use crate::{model::report::ProbeReport, source::replay::records};
+use crate::{
+    model::report::ProbeReport,
+    source::{procfs, replay::records},
+};
 
 /// What was asked of the probes.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,9 @@ struct Mm {
     shared: [i64; COUNTERS],
     state: u32,
     seeded: u32,
+    number: u64,
+    slot: u32,
+    reserved: u32,
     stored: [u64; 4],
 }
 
@@ -154,9 +160,10 @@ impl Probes {
     /// Errors: [`Gone`] when it has no address space any more.
     pub fn settle(&mut self, tgid: u32) -> Result<TaskSeed> {
         let fd = self.program_fd("seed_iter")?;
+        let thread = procfs::living_thread(tgid).ok_or(Gone)?;
         let mut seed = None;
         on_each_cpu(&self.cpus, || {
-            let bytes = read_iter(fd.as_fd(), Scope::Thread(tgid))?;
+            let bytes = read_iter(fd.as_fd(), Scope::Thread(thread))?;
             if let Some(Ok(Event::TaskSeed(found))) = records(&bytes).next() {
                 seed = Some(found);
             }

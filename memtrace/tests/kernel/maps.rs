@@ -63,8 +63,8 @@ fn many_regions(count: u32) -> Result<(), Failed> {
 }
 
 /// Compares every region: start, end, permissions, and the name where the kernel shows one.
-fn same_map(report: &Report, pid: u32) -> Result<(), Failed> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+pub(crate) fn same_map(report: &Report, pid: u32) -> Result<(), Failed> {
+    let maps = std::fs::read_to_string(procfs::memory_dir(pid) + "/maps")?;
     let mut kernel: Vec<(u64, u64, String)> = procfs::parse_smaps(&maps)
         .into_iter()
         .filter(|mapping| mapping.name != "[vsyscall]")

@@ -13,6 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("tasks::exec_by_another_thread_keeps_the_process", exec_from_thread),
         trial("tasks::memory_at_exit_is_what_was_there_before_the_teardown", at_exit),
         trial("tasks::attach_ends_when_the_process_does", attach_to_exit),
+        trial("tasks::advice_from_outside_is_booked_to_the_one_that_it_is_about", advised),
+        trial("tasks::a_process_whose_leader_exited_is_followed", leaderless),
         trial("tasks::two_processes_have_one_report", two_processes),
     ]
 }
@@ -101,6 +103,36 @@ fn attach_to_exit() -> Result<(), Failed> {
     report.check_books()?;
     if report.process()["state"] != "exited" || report.process()["exit_code"] != 0 {
         return Err(format!("it exited with 0: {}", report.process()).into());
+    }
+    Ok(())
+}
+
+fn advised() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["advise_child"])?;
+    report.check_books()?;
+    let [parent, child] = processes(&report).as_slice() else {
+        return Err(format!("two processes, not {}", processes(&report).len()).into());
+    };
+    let asked = |process: &serde_json::Value| {
+        process["reclaimed"]["by_path"]["pressure"]["requested"].as_u64().unwrap_or(0) / PAGE
+    };
+    if (asked(parent), asked(child)) != (0, N) {
+        return Err(format!("pages asked of: {} and {}", asked(parent), asked(child)).into());
+    }
+    Ok(())
+}
+
+fn leaderless() -> Result<(), Failed> {
+    let mut workload = Started::new(&["leaderless"])?;
+    let attached = Attached::new(&[], &[workload.pid()])?;
+    workload.go()?;
+    workload.expect("stopped")?;
+    let report = attached.stop()?;
+    report.check_books()?;
+    super::maps::same_map(&report, workload.pid())?;
+    let munmap = report.path("munmap");
+    if munmap.zapped != N || report.process()["state"] != "running" {
+        return Err(format!("{munmap:?}: {}", report.process()).into());
     }
     Ok(())
 }

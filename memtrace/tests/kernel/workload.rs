@@ -163,6 +163,8 @@ pub(crate) fn run(name: &str, args: &[String]) {
         }
         "exit_with_threads" => exit_with_threads(),
         "fork_child" => fork_child(),
+        "advise_child" => advise_child(),
+        "leaderless" => leaderless(),
         "vfork_exec" => {
             // `Command` without `pre_exec` is vfork or its equal (posix_spawn).
             let status = Command::new("/proc/self/exe").args(["--workload", "nothing"]).status();
@@ -262,6 +264,59 @@ fn fork_child() {
     }
     // SAFETY: waits for our child.
     unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
+}
+
+/// Advises that a child's pages be paged out; the child's are many, ours few.
+fn advise_child() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let (mut ready, child_ready) = std::io::pipe().expect("a pipe");
+    let mapped = Mapped::anon(N);
+    // SAFETY: the child touches what it inherited, waits, and exits.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        drop((writer, ready));
+        mapped.touch();
+        drop(child_ready);
+        let _ = std::io::Read::read(&mut reader, &mut [0]);
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    drop(child_ready);
+    let _ = std::io::Read::read(&mut ready, &mut [0]);
+    let vec = libc::iovec { iov_base: mapped.start.cast(), iov_len: mapped.len };
+    // SAFETY: a descriptor of our child, advice that changes no contents, and our child's end.
+    unsafe {
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, child, 0);
+        assert!(pidfd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+        let advice = libc::MADV_PAGEOUT;
+        let done = libc::syscall(libc::SYS_process_madvise, pidfd, &raw const vec, 1, advice, 0);
+        assert_eq!(done, mapped.len as i64, "{}", std::io::Error::last_os_error());
+        drop(writer);
+        libc::waitpid(child, ptr::null_mut(), 0);
+    }
+}
+
+/// The leader exits; another thread goes on, maps and unmaps when told.
+fn leaderless() -> ! {
+    thread::spawn(|| {
+        let exited = || {
+            let text = std::fs::read_to_string("/proc/self/stat").expect("our own");
+            text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+        };
+        while !exited() {
+            thread::yield_now();
+        }
+        say("ready");
+        told();
+        Mapped::anon(N).touch().unmap();
+        say("stopped");
+        told();
+        std::process::exit(0);
+    });
+    // SAFETY: ends this thread alone.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("this thread has ended");
 }
 
 fn become_nothing() {

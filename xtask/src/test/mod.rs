@@ -36,7 +36,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         tests.extend(["--test", target]);
     }
     steps.tests("tests", &tests);
-    steps.tests("examples in the docs", &["test", "--workspace", "--exclude", PROBES, "--doc"]);
+    steps.check(
+        "examples in the docs",
+        &["test", "--workspace", "--exclude", PROBES, "--doc"],
+        &[],
+    );
     steps.check(
         "docs",
         &["doc", "--workspace", "--no-deps", "--quiet"],
@@ -48,18 +52,21 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         Some(format!("memtrace has no test target `{KERNEL_TESTS}`"))
     };
     match why_not {
-        None => steps.kernel_tests(&[
-            "test",
-            "--release",
-            "--package",
-            "memtrace",
-            "--test",
-            KERNEL_TESTS,
-            "--",
-            "--test-threads=1",
-            "--color",
-            "never",
-        ]),
+        None => steps.tests(
+            "kernel tests",
+            &[
+                "test",
+                "--release",
+                "--package",
+                "memtrace",
+                "--test",
+                KERNEL_TESTS,
+                "--",
+                "--test-threads=1",
+                "--color",
+                "never",
+            ],
+        ),
         Some(why) => steps.could_not("kernel tests", &why),
     }
     let bad = steps.finish(in_ci());

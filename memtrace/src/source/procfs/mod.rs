@@ -29,9 +29,29 @@ pub fn find(tgid: u32) -> io::Result<Option<Found>> {
         Err(error) => return Err(error),
     };
     let stat = parse_stat(&String::from_utf8_lossy(&text));
-    let exe = fs::read_link(format!("/proc/{tgid}/exe")).ok();
+    let exe = fs::read_link(memory_dir(tgid) + "/exe").ok();
     let exe = exe.map(|path| path.to_string_lossy().into_owned());
     Ok(stat.map(|stat| Found { stat, exe }))
+}
+
+/// Returns a thread of a process that has not exited: the leader may, and leave the others. `None`
+/// when all have.
+pub fn living_thread(tgid: u32) -> Option<u32> {
+    let lives = |tid: u32| {
+        let text = fs::read(format!("/proc/{tgid}/task/{tid}/stat")).ok()?;
+        parse_stat(&String::from_utf8_lossy(&text)).filter(|stat| !stat.is_dead())
+    };
+    if lives(tgid).is_some() {
+        return Some(tgid);
+    }
+    let threads = fs::read_dir(format!("/proc/{tgid}/task")).ok()?;
+    let mut tids = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    tids.find(|&tid| lives(tid).is_some())
+}
+
+/// Returns where `/proc` shows a process's address space. (That of a leader that exited is empty.)
+pub fn memory_dir(tgid: u32) -> String {
+    format!("/proc/{tgid}/task/{}", living_thread(tgid).unwrap_or(tgid))
 }
 
 /// Returns the process to which thread `tid` belongs.
@@ -56,7 +76,7 @@ pub struct Regions {
 
 /// Reads `/proc/PID/smaps`: exact, since the kernel walks the page tables (14 ms per GiB).
 pub fn regions(tgid: u32) -> io::Result<Regions> {
-    let text = fs::read(format!("/proc/{tgid}/smaps"))?;
+    let text = fs::read(memory_dir(tgid) + "/smaps")?;
     let mut found = Regions::default();
     let mappings = parse_smaps(&String::from_utf8_lossy(&text));
     // `[vsyscall]` is listed but is no VMA.
