@@ -1,9 +1,11 @@
 //! Shows where memory went after it was freed: live, kept, or back with the kernel.
 //!
 //! Reading order: `model` (pure: events in, reports out), `source` (where events come from),
-//! `probe` (the kernel side's counterpart), `sink` (where reports go), `cli` (the commands).
+//! `probe` (the kernel side's counterpart), `follow` (keeps the model in step with them), `sink`
+//! (where reports go), `cli` (the commands).
 
 pub mod cli;
+pub mod follow;
 pub mod model;
 pub mod probe;
 pub mod sink;

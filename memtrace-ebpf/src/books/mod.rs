@@ -101,7 +101,8 @@ pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
     };
     forget(mm);
     // SAFETY: a zeroed value that nobody writes to.
-    let inserted = MMS.insert(mm, unsafe { &*EMPTY_MM.get_ptr(0)? }, 0);
+    let empty = unsafe { &*EMPTY_MM.get_ptr(0)? };
+    let inserted = MMS.insert(mm, empty, 0);
     let Some(books) = followed(mm).filter(|_| inserted.is_ok()) else {
         pages::give_slot(slot);
         emit::untracked();

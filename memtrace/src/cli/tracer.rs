@@ -4,11 +4,10 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{BufWriter, Write as _},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use memtrace_common::{Event, ProbeStats};
+use memtrace_common::ProbeStats;
 use nix::{
     sys::{
         resource::{Resource, setrlimit},
@@ -23,39 +22,30 @@ use tokio::{
 
 use super::{Common, EventKind, Format, Tracing, status::Status};
 use crate::{
+    follow::Follower,
     model::{
-        Model,
         build::{Residency, Surroundings, report},
         change::Change,
         region_map::PAGE,
         report::{Host, Report},
     },
     probe::{
-        attach::{Diagnostics, Gone, Options, Probes, Snapshot},
+        attach::{Diagnostics, Options},
         plan::Asked,
     },
     sink::{events, json},
-    source::{live::Live, procfs},
+    source::procfs,
 };
 
 /// The probes, the model and the live stream.
 pub(super) struct Tracer {
-    probes: Probes,
-    live: Live,
-    model: Model,
+    follower: Follower,
     stream: Option<Format>,
     start_ns: u64,
-    dropped: u64,
-    missed: u64,
     status: Status,
     /// Where raw records are kept, for tests that replay them.
     kept: Option<BufWriter<File>>,
 }
-
-/// How often the ring buffer is looked at when the probes are quiet.
-const TICK: Duration = Duration::from_millis(10);
-/// How often drops are looked for; a stale region map is healed then.
-const HEALTH: Duration = Duration::from_millis(50);
 
 impl Tracer {
     /// Attaches the probes, for processes that are `running` already or for one that will be
@@ -72,14 +62,13 @@ impl Tracer {
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
-        let mut probes = Probes::attach(options)?;
+        let mut follower = Follower::attach(options)?;
         if diagnostics {
-            log_diagnostics(probes.diagnostics()?)?;
+            log_diagnostics(follower.diagnostics()?)?;
         }
-        for probe in probes.report() {
+        for probe in follower.probes().report() {
             log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
         }
-        let live = Live::new(probes.events()?)?;
         // Reading the kernel's types took more memory than tracing will.
         // SAFETY: gives free memory of the allocator back to the kernel.
         #[cfg(target_env = "gnu")]
@@ -87,13 +76,9 @@ impl Tracer {
             libc::malloc_trim(0);
         }
         Ok(Self {
-            probes,
-            live,
-            model: Model::default(),
+            follower,
             stream: tracing.events.map(|_| common.format),
             start_ns: now_ns()?,
-            dropped: 0,
-            missed: 0,
             status: Status::new(tracing.events.is_some()),
             kept: kept.map(BufWriter::new),
         })
@@ -101,25 +86,12 @@ impl Tracer {
 
     /// Traces a child that has not executed its command yet.
     pub(super) fn expect(&mut self, tgid: u32) -> Result<()> {
-        self.model.expect_process(tgid);
-        self.probes.expect(tgid)
+        self.follower.expect(tgid)
     }
 
     /// Traces a running process from now on.
     pub(super) fn seed(&mut self, tgid: u32) -> Result<()> {
-        let found = procfs::find(tgid)
-            .with_context(|| format!("cannot read /proc/{tgid}/stat"))?
-            .ok_or(Gone)?;
-        let seed = self.probes.seed(tgid)?;
-        self.model.apply(&Event::TaskSeed(seed));
-        let Snapshot { regions, sections } = self.probes.regions(tgid, seed.header.mm)?;
-        self.model.replace_regions(seed.header.mm, &regions, sections);
-        if let Some(process) = self.model.process_mut(tgid) {
-            process.faults.before = found.stat.faults;
-            process.comm = found.stat.comm;
-            process.exe = found.exe;
-        }
-        Ok(())
+        self.follower.seed(tgid)
     }
 
     /// Lets the reader of the events go first: the traced threads may be many and busy. Call it
@@ -131,8 +103,8 @@ impl Tracer {
 
     /// Follows events until `done` returns.
     pub(super) async fn follow(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
-        let mut tick = interval(TICK);
-        let mut health = interval(HEALTH);
+        let mut tick = interval(Follower::TICK);
+        let mut health = interval(Follower::HEALTH);
         tokio::pin!(done);
         loop {
             tokio::select! {
@@ -140,7 +112,7 @@ impl Tracer {
                     ended?;
                     break;
                 }
-                ready = self.live.readable() => ready?,
+                ready = self.follower.readable() => ready?,
                 _ = tick.tick() => {}
                 _ = health.tick() => self.heal()?,
             }
@@ -155,7 +127,7 @@ impl Tracer {
 
     /// Tells whether every traced process has exited.
     pub(super) fn all_exited(&self) -> bool {
-        self.model.living().next().is_none()
+        self.follower.model().living().next().is_none()
     }
 
     /// Follows events until every traced process has exited, or `done` returns.
@@ -172,7 +144,7 @@ impl Tracer {
                         ended = true;
                         result
                     }
-                    () = tokio::time::sleep(HEALTH) => Ok(()),
+                    () = tokio::time::sleep(Follower::HEALTH) => Ok(()),
                 }
             };
             self.follow(pause).await?;
@@ -184,7 +156,7 @@ impl Tracer {
     }
 
     fn drain(&mut self) {
-        let Self { live, model, stream, start_ns, kept, .. } = self;
+        let Self { follower, stream, start_ns, kept, .. } = self;
         let mut lines = String::new();
         let keep = |record: &[u8]| {
             if let Some(file) = kept.as_mut()
@@ -194,7 +166,7 @@ impl Tracer {
                 *kept = None;
             }
         };
-        live.drain(keep, |event| {
+        follower.drain(keep, |model, event| {
             let change = model.apply(event);
             if let (Some(format), Some(change)) = (*stream, change) {
                 push_line(&mut lines, &change, format, *start_ns);
@@ -206,43 +178,14 @@ impl Tracer {
         write_lines(&mut lines);
     }
 
-    /// Looks for lost records and reads again what they made stale.
+    /// Looks for lost records, and shows the status line.
     fn heal(&mut self) -> Result<()> {
-        let stats = self.probes.stats()?;
-        let missed = self.probes.missed()?.region_runs;
-        if stats.dropped > self.dropped || missed > self.missed {
-            (self.dropped, self.missed) = (stats.dropped, missed);
-            self.model.lost_records();
-        }
-        for (tgid, mm) in self.model.stale() {
-            match self.probes.regions(tgid, mm) {
-                Ok(Snapshot { regions, sections }) => {
-                    self.model.replace_regions(mm, &regions, sections);
-                }
-                // Its end is in the ring buffer.
-                Err(error) if error.is::<Gone>() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let stats = self.follower.heal()?;
         if self.status.is_due() {
-            self.read_books()?;
-            let resident = self.model.living().next().and_then(|process| rss(process.tgid));
-            self.status.show(stats, resident, self.model.reclaimed_bytes());
-        }
-        Ok(())
-    }
-
-    /// Reads the kernel's books of the address spaces that are still there.
-    fn read_books(&mut self) -> Result<()> {
-        for (tgid, mm) in self.model.living_mms() {
-            if let Some(ledger) = self.probes.ledger(tgid, mm)? {
-                self.model.replace_ledger(mm, ledger);
-            }
-        }
-        for (mm, space) in self.model.ended() {
-            if let Some(ledger) = self.probes.final_ledger(mm)? {
-                self.model.replace_final_ledger(space, ledger);
-            }
+            self.follower.read_books()?;
+            let model = self.follower.model();
+            let resident = model.living().next().and_then(|process| rss(process.tgid));
+            self.status.show(stats, resident, model.reclaimed_bytes());
         }
         Ok(())
     }
@@ -250,14 +193,9 @@ impl Tracer {
     /// Makes the report.
     pub(super) fn report(&mut self) -> Result<Report> {
         self.drain();
-        let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
-        for &tgid in &living {
-            match self.probes.settle(tgid) {
-                Ok(_) => {}
-                Err(error) if error.is::<Gone>() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.follower.settle()?;
+        let model = self.follower.model();
+        let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
         let mut residency: HashMap<u32, Residency> = HashMap::new();
         for tgid in living {
             match procfs::regions(tgid) {
@@ -268,23 +206,24 @@ impl Tracer {
                 Err(error) => log::warn!("cannot read /proc/{tgid}/smaps: {error}"),
             }
             if let Ok(Some(found)) = procfs::find(tgid)
-                && let Some(process) = self.model.process_mut(tgid)
+                && let Some(process) = self.follower.model_mut().process_mut(tgid)
             {
                 process.faults.now = Some(found.stat.faults);
             }
         }
         // The books may have moved on while the page tables were read.
-        self.read_books()?;
-        if self.live.unknown() > 0 {
-            log::warn!("{} records were not understood", self.live.unknown());
+        self.follower.read_books()?;
+        if self.follower.unknown() > 0 {
+            log::warn!("{} records were not understood", self.follower.unknown());
         }
+        let (stats, missed) = self.follower.counters()?;
         let surroundings = Surroundings {
-            stats: self.probes.stats()?,
-            missed: self.probes.missed()?.runs,
-            probes: self.probes.report(),
+            stats,
+            missed: missed.runs,
+            probes: self.follower.probes().report(),
             ..surroundings(self.start_ns)?
         };
-        Ok(report(&self.model, surroundings, &residency))
+        Ok(report(self.follower.model(), surroundings, &residency))
     }
 }
 

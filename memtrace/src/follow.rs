@@ -1,0 +1,151 @@
+//! Keeps the model of traced processes in step with the kernel: seeds it, feeds it, heals it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use memtrace_common::{Event, ProbeStats};
+
+use crate::{
+    model::Model,
+    probe::attach::{Diagnostics, Gone, Missed, Options, Probes, Snapshot},
+    source::{live::Live, procfs},
+};
+
+/// The probes, what they say, and what is known from it. Its owner decides when to look.
+pub struct Follower {
+    probes: Probes,
+    live: Live,
+    model: Model,
+    dropped: u64,
+    missed: u64,
+}
+
+impl Follower {
+    /// How often the ring buffer is to be drained when the probes are quiet.
+    pub const TICK: Duration = Duration::from_millis(10);
+    /// How often lost records are to be looked for.
+    pub const HEALTH: Duration = Duration::from_millis(50);
+
+    /// Attaches the probes. Needs tokio's runtime.
+    pub fn attach(options: Options) -> Result<Self> {
+        let mut probes = Probes::attach(options)?;
+        let live = Live::new(probes.events()?)?;
+        Ok(Self { probes, live, model: Model::default(), dropped: 0, missed: 0 })
+    }
+
+    /// Returns the probes' own diagnostics.
+    pub fn diagnostics(&mut self) -> Result<Diagnostics> {
+        self.probes.diagnostics()
+    }
+
+    /// Returns what is known.
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Returns what is known, to add what the probes cannot see.
+    pub const fn model_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Returns the probes.
+    pub const fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Returns how many records were not understood.
+    pub const fn unknown(&self) -> u64 {
+        self.live.unknown()
+    }
+
+    /// Follows a child that has not executed its command yet.
+    pub fn expect(&mut self, tgid: u32) -> Result<()> {
+        self.model.expect_process(tgid);
+        self.probes.expect(tgid)
+    }
+
+    /// Follows a running process from now on.
+    ///
+    /// Errors: [`Gone`] when it has no address space (any more).
+    pub fn seed(&mut self, tgid: u32) -> Result<()> {
+        let found = procfs::find(tgid)
+            .with_context(|| format!("cannot read /proc/{tgid}/stat"))?
+            .ok_or(Gone)?;
+        let seed = self.probes.seed(tgid)?;
+        self.model.apply(&Event::TaskSeed(seed));
+        let Snapshot { regions, sections } = self.probes.regions(tgid, seed.header.mm)?;
+        self.model.replace_regions(seed.header.mm, &regions, sections);
+        if let Some(process) = self.model.process_mut(tgid) {
+            process.faults.before = found.stat.faults;
+            process.comm = found.stat.comm;
+            process.exe = found.exe;
+        }
+        Ok(())
+    }
+
+    /// Waits until the probes say that there is something to drain.
+    pub async fn readable(&mut self) -> Result<()> {
+        self.live.readable().await
+    }
+
+    /// Applies what the probes said. `raw` gets the bytes of each record first, `each` the model as
+    /// the event is applied to it.
+    pub fn drain(&mut self, raw: impl FnMut(&[u8]), mut each: impl FnMut(&mut Model, &Event)) {
+        let Self { live, model, .. } = self;
+        live.drain(raw, |event| each(model, event));
+    }
+
+    /// Looks for lost records and reads again the region maps that they made stale.
+    pub fn heal(&mut self) -> Result<ProbeStats> {
+        let stats = self.probes.stats()?;
+        let missed = self.probes.missed()?.region_runs;
+        if stats.dropped > self.dropped || missed > self.missed {
+            (self.dropped, self.missed) = (stats.dropped, missed);
+            self.model.lost_records();
+        }
+        for (tgid, mm) in self.model.stale() {
+            match self.probes.regions(tgid, mm) {
+                Ok(Snapshot { regions, sections }) => {
+                    self.model.replace_regions(mm, &regions, sections);
+                }
+                // Its end is in the ring buffer.
+                Err(error) if error.is::<Gone>() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Books what is in flight between living processes and the probes.
+    pub fn settle(&mut self) -> Result<()> {
+        let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
+        for tgid in living {
+            match self.probes.settle(tgid) {
+                Ok(_) => {}
+                Err(error) if error.is::<Gone>() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the kernel's books of the address spaces that are still there.
+    pub fn read_books(&mut self) -> Result<()> {
+        for (tgid, mm) in self.model.living_mms() {
+            if let Some(ledger) = self.probes.ledger(tgid, mm)? {
+                self.model.replace_ledger(mm, ledger);
+            }
+        }
+        for (mm, space) in self.model.ended() {
+            if let Some(ledger) = self.probes.final_ledger(mm)? {
+                self.model.replace_final_ledger(space, ledger);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the probes' counters and the runs that the kernel skipped.
+    pub fn counters(&self) -> Result<(ProbeStats, Missed)> {
+        Ok((self.probes.stats()?, self.probes.missed()?))
+    }
+}
