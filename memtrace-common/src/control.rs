@@ -63,6 +63,7 @@ fields! {
     SB_DEV = "super_block" "s_dev",
     SB_MAGIC = "super_block" "s_magic",
     DENTRY_NAME = "dentry" "d_name.name",
+    DENTRY_HASH = "dentry" "d_name.hash_len",
     MAS_TREE = "ma_state" "tree",
     MAS_INDEX = "ma_state" "index",
     MAS_LAST = "ma_state" "last",

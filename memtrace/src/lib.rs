@@ -1,8 +1,8 @@
 //! Shows where memory went after it was freed: live, kept, or back with the kernel.
 //!
 //! Reading order: `model` (pure: events in, reports out), `source` (where events come from),
-//! `probe` (the kernel side's counterpart), `follow` (keeps the model in step with them), `sink`
-//! (where reports go), `cli` (the commands).
+//! `probe` (the kernel side's counterpart), `follow` (keeps the model in step with them), `verify`
+//! (holds it against them), `sink` (where reports go), `cli` (the commands).
 
 pub mod cli;
 pub mod follow;
@@ -10,3 +10,4 @@ pub mod model;
 pub mod probe;
 pub mod sink;
 pub mod source;
+pub mod verify;

@@ -16,9 +16,10 @@ use crate::{
     kernel::{self, Typed},
 };
 
-/// Inodes whose name was emitted.
+/// The name that was last emitted of a file, by inode number and device: the kernel's hash of it.
+/// (Numbers are used again, and files renamed.)
 #[map]
-static NAMED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4_096, 0);
+static NAMED: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4_096, 0);
 
 /// `TP_PROTO(struct mm_struct *mm, bool write, bool success)`
 /// (include/trace/events/mmap_lock.h, 6.18 to 7.3).
@@ -125,16 +126,19 @@ pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
         let magic: u64 = kernel::read(superblock, &kernel::SB_MAGIC);
         let is_shmem = magic == kernel::TMPFS_MAGIC;
         region.backing = if is_shmem { Backing::Shmem } else { Backing::File } as u32;
-        if NAMED.get_ptr(inode).is_none() {
-            let _ = NAMED.insert(inode, region.dev, 0);
-            name_file(mm, file, region.inode, region.dev);
+        let dentry: u64 = kernel::read(file, &kernel::FILE_DENTRY);
+        let name: u64 = kernel::read(dentry, &kernel::DENTRY_HASH);
+        let file = [region.inode, u64::from(region.dev)];
+        // SAFETY: a copy of a value that is written whole.
+        if unsafe { NAMED.get(file) }.copied() != Some(name) {
+            let _ = NAMED.insert(file, name, 0);
+            name_file(mm, dentry, region.inode, region.dev);
         }
     }
     region
 }
 
-fn name_file(mm: u64, file: u64, inode: u64, dev: u32) {
-    let dentry: u64 = kernel::read(file, &kernel::FILE_DENTRY);
+fn name_file(mm: u64, dentry: u64, inode: u64, dev: u32) {
     let name: u64 = kernel::read(dentry, &kernel::DENTRY_NAME);
     let header = emit::header::<FileName>(Kind::FileName, mm);
     emit_with(|place: *mut FileName| {

@@ -318,16 +318,7 @@ fn name(
     if let Some(name) = known.and_then(|known| known.name.clone()) {
         return Some(name);
     }
-    match vma.backing {
-        Backing::File { dev, inode, .. } => model.names.get(&(dev, inode)).cloned(),
-        Backing::Anon { .. } => match kind {
-            RegionKind::Heap => Some("[heap]".to_owned()),
-            RegionKind::Stack => Some("[stack]".to_owned()),
-            RegionKind::Vdso => Some("[vdso]".to_owned()),
-            RegionKind::Vvar => Some("[vvar]".to_owned()),
-            RegionKind::Anon | RegionKind::File | RegionKind::Shmem => None,
-        },
-    }
+    model.region_name(vma, kind).map(str::to_owned)
 }
 
 const fn kind_name(kind: RegionKind) -> &'static str {

@@ -16,7 +16,8 @@ use memtrace_common::{Call, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Sysc
 
 use change::{Change, What};
 use process::{FaultCounts, Process};
-use space::{AddressSpace, Layout};
+use region_map::{Backing, Vma};
+use space::{AddressSpace, Layout, RegionKind};
 
 /// An address space's place in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +85,7 @@ impl Model {
             }),
             Event::FileName(file) => {
                 let name = text(&file.name);
-                self.names.entry((file.dev, file.inode)).or_insert(name);
+                self.names.insert((file.dev, file.inode), name);
                 None
             }
             Event::TaskSeed(seed) => {
@@ -160,6 +161,11 @@ impl Model {
         self.living_mms().into_iter().filter(|(_, mm)| is_stale(mm)).collect()
     }
 
+    /// Returns how many region maps were read again.
+    pub const fn resyncs(&self) -> u64 {
+        self.resyncs
+    }
+
     /// Returns the processes that have not exited.
     pub fn living(&self) -> impl Iterator<Item = &Process> {
         self.by_tgid.values().map(|&at| &self.processes[at])
@@ -187,6 +193,20 @@ impl Model {
     /// Returns an address space.
     pub fn space(&self, SpaceId(at): SpaceId) -> &AddressSpace {
         &self.spaces[at]
+    }
+
+    /// Returns what `/proc/PID/maps` calls a region, files by the last component of their path.
+    pub fn region_name(&self, vma: &Vma, kind: RegionKind) -> Option<&str> {
+        match vma.backing {
+            Backing::File { dev, inode, .. } => self.names.get(&(dev, inode)).map(String::as_str),
+            Backing::Anon { .. } => match kind {
+                RegionKind::Heap => Some("[heap]"),
+                RegionKind::Stack => Some("[stack]"),
+                RegionKind::Vdso => Some("[vdso]"),
+                RegionKind::Vvar => Some("[vvar]"),
+                RegionKind::Anon | RegionKind::File | RegionKind::Shmem => None,
+            },
+        }
     }
 
     /// Remembers the name of a mapped file.

@@ -193,6 +193,14 @@ impl Probes {
                 regions.push(region);
             }
         }
+        if regions.is_empty() {
+            // Some kernels give up at a leader that exited, though others live (6.1).
+            let mappings = match procfs::maps(tgid) {
+                Err(error) if procfs::is_gone(&error) => return Err(Gone.into()),
+                read => read.with_context(|| format!("cannot read /proc/{tgid}/maps"))?,
+            };
+            regions.extend(mappings.iter().map(|mapping| procfs::region(tgid, mapping)));
+        }
         Ok(Snapshot { regions, sections })
     }
 

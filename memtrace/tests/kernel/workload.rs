@@ -175,6 +175,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         }
         "churn" => churn(args),
         "many_regions" => many_regions(args),
+        "fuzz_victim" => super::fuzz::victim::main(args),
         other => panic!("no workload {other}"),
     }
 }

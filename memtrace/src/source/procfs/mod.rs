@@ -100,7 +100,16 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
     Ok(found)
 }
 
-fn region(tgid: u32, mapping: &Mapping) -> Region {
+/// Reads `/proc/PID/maps`, which says nothing about residency and costs little.
+pub fn maps(tgid: u32) -> io::Result<Vec<Mapping>> {
+    let text = fs::read(memory_dir(tgid) + "/maps")?;
+    let mut mappings = parse_smaps(&String::from_utf8_lossy(&text));
+    mappings.retain(|mapping| mapping.name != "[vsyscall]");
+    Ok(mappings)
+}
+
+/// Returns a mapping as if the probes had seen it.
+pub fn region(tgid: u32, mapping: &Mapping) -> Region {
     // What tmpfs mappings are called (mm/memfd.c, mm/shmem.c, ipc/shm.c).
     let on_tmpfs = ["/memfd:", "/dev/zero", "/dev/shm/", "/SYSV"];
     let backing = if mapping.inode == 0 {

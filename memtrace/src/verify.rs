@@ -1,0 +1,158 @@
+//! The model against the kernel, difference by difference. Pure: both sides are given.
+//!
+//! Neighbours with the same attributes count as one region on both sides: whether the kernel merges
+//! two VMAs also depends on what no system call shows (`anon_vma`, mm/vma.c), and nothing that
+//! `/proc/PID/maps` says of a byte depends on it.
+
+use std::fmt;
+
+use crate::{
+    model::{
+        Model, SpaceId,
+        region_map::{Backing, Vma, flag},
+    },
+    source::procfs::Mapping,
+};
+
+/// All that `/proc/PID/maps` says of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// First byte.
+    pub start: u64,
+    /// First byte after it.
+    pub end: u64,
+    /// `rwxs` bits ([`flag`]).
+    pub flags: u64,
+    /// Offset into the file, bytes; 0 for anonymous memory.
+    pub offset: u64,
+    /// `(major << 20) | minor` of the file's file system.
+    pub dev: u32,
+    /// The file's inode number.
+    pub inode: u64,
+    /// The last component of the file's path, or what the kernel calls the region.
+    pub name: String,
+}
+
+/// The bits of the flags that `/proc/PID/maps` shows.
+const SHOWN: u64 = flag::PROTECTION | flag::MAYSHARE;
+
+impl Line {
+    fn of_model(model: &Model, space: SpaceId, vma: &Vma) -> Self {
+        let kind = model.space(space).kind(vma);
+        let (offset, dev, inode) = match vma.backing {
+            Backing::File { dev, inode, offset, .. } => (offset, dev, inode),
+            Backing::Anon { .. } => (0, 0, 0),
+        };
+        Self {
+            start: vma.range.start,
+            end: vma.range.end,
+            flags: vma.flags & SHOWN,
+            offset,
+            dev,
+            inode,
+            name: last_component(model.region_name(vma, kind).unwrap_or_default()).to_owned(),
+        }
+    }
+
+    fn of_kernel(mapping: &Mapping) -> Self {
+        let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
+        // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13).
+        let name = match path {
+            _ if mapping.inode != 0 => last_component(path),
+            "[vvar_vclock]" => "[vvar]",
+            name => name,
+        };
+        Self {
+            start: mapping.start,
+            end: mapping.end,
+            flags: mapping.flags,
+            offset: if mapping.inode == 0 { 0 } else { mapping.offset },
+            dev: mapping.dev,
+            inode: mapping.inode,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Tells whether `next` goes on where this one ends, with the same attributes.
+    fn goes_on(&self, next: &Self) -> bool {
+        let offset = if self.inode == 0 { 0 } else { self.offset + (self.end - self.start) };
+        let Self { flags, dev, inode, ref name, .. } = *self;
+        self.end == next.start
+            && next.offset == offset
+            && (flags, dev, inode, name) == (next.flags, next.dev, next.inode, &next.name)
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end, flags, offset, dev, inode, name } = self;
+        let letter = |bit, letter| if flags & bit != 0 { letter } else { '-' };
+        let (read, write) = (letter(flag::READ, 'r'), letter(flag::WRITE, 'w'));
+        let exec = letter(flag::EXEC, 'x');
+        let shared = if flags & flag::MAYSHARE != 0 { 's' } else { 'p' };
+        let (major, minor) = (dev >> 20, dev & 0xf_ffff);
+        write!(f, "{start:x}-{end:x} {read}{write}{exec}{shared} {offset:08x} ")?;
+        write!(f, "{major:02x}:{minor:02x} {inode} {name}")
+    }
+}
+
+/// A dentry may be called `dev/zero`, with the slash.
+fn last_component(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// A region that one side has and the other has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// memtrace has it, the kernel has not.
+    OnlyModel(Line),
+    /// The kernel has it, memtrace has not.
+    OnlyKernel(Line),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnlyModel(line) => write!(f, "only memtrace   {line}"),
+            Self::OnlyKernel(line) => write!(f, "only the kernel {line}"),
+        }
+    }
+}
+
+/// Holds the regions of an address space against those of the kernel, in ascending order.
+pub fn regions(model: &Model, space: SpaceId, kernel: &[Mapping]) -> Vec<Difference> {
+    let vmas = model.space(space).regions.iter();
+    let ours = merged(vmas.map(|vma| Line::of_model(model, space, vma)));
+    let theirs = merged(kernel.iter().map(Line::of_kernel));
+    let mut differences = Vec::new();
+    let (mut our_lines, mut their_lines) = (ours.iter().peekable(), theirs.iter().peekable());
+    loop {
+        match (our_lines.peek(), their_lines.peek()) {
+            (Some(our), Some(their)) if our == their => {
+                our_lines.next();
+                their_lines.next();
+            }
+            (Some(our), their) if their.is_none_or(|their| our.start <= their.start) => {
+                differences.push(Difference::OnlyModel((*our).clone()));
+                our_lines.next();
+            }
+            (_, Some(their)) => {
+                differences.push(Difference::OnlyKernel((*their).clone()));
+                their_lines.next();
+            }
+            (Some(_) | None, None) => return differences,
+        }
+    }
+}
+
+/// Joins neighbours with the same attributes.
+fn merged(lines: impl Iterator<Item = Line>) -> Vec<Line> {
+    let mut merged: Vec<Line> = Vec::new();
+    for line in lines {
+        match merged.last_mut() {
+            Some(last) if last.goes_on(&line) => last.end = line.end,
+            _ => merged.push(line),
+        }
+    }
+    merged
+}

@@ -1,0 +1,277 @@
+//! Random operations against the kernel's own map: a victim does them, memtrace follows, and after
+//! each batch every address space of the victim's family is held against `/proc/PID/maps`.
+
+mod op;
+mod shrink;
+pub(crate) mod victim;
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use libtest_mimic::{Failed, Trial};
+use memtrace::{
+    follow::Follower,
+    probe::{attach::Options, plan::Asked},
+    source::procfs,
+    verify::{self, Difference},
+};
+
+use self::op::{Op, Random};
+use super::driver::{this, trial};
+
+/// Operations between two looks.
+const BATCH: usize = 100;
+/// What differs must still do so after this time: a process may just be exiting by itself.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// The operations of a seed that is a test.
+const TEST_OPS: usize = 20_000;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials =
+        vec![trial("fuzz::random_operations_end_in_the_kernels_map", || fuzz_one(1, TEST_OPS))];
+    for entry in fs::read_dir(KEPT).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+        trials.push(trial(&format!("fuzz::kept::{name}"), move || {
+            let ops = parse(&text)?;
+            Ok(run(&ops).map(drop).map_err(|found| format!("{found:#}"))?)
+        }));
+    }
+    trials.sort_by(|one, other| one.name().cmp(other.name()));
+    trials
+}
+
+/// Sequences that failed once, cut down.
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fuzz");
+
+fn fuzz_one(seed: u64, count: usize) -> Result<(), Failed> {
+    run(&ops_of(seed, count)).map(drop).map_err(|found| format!("seed {seed}: {found:#}").into())
+}
+
+fn ops_of(seed: u64, count: usize) -> Vec<Op> {
+    let mut random = Random::new(seed);
+    (0..count).map(|_| Op::random(&mut random)).collect()
+}
+
+fn parse(text: &str) -> Result<Vec<Op>, String> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::parse).collect()
+}
+
+/// `kernel --fuzz FIRST-SEED SEEDS OPERATIONS`: stops at the first seed that fails, cuts it down
+/// and writes it to a file. `kernel --fuzz FILE` runs such a file.
+pub(crate) fn main(args: &[String]) -> Result<()> {
+    let [first, seeds, count] = args else {
+        let [file] = args else { bail!("--fuzz FIRST-SEED SEEDS OPERATIONS | --fuzz FILE") };
+        let ops = parse(&fs::read_to_string(file)?).map_err(anyhow::Error::msg)?;
+        // Whatever fails, one look an operation says after which.
+        run_in_batches(&ops, 1)?;
+        return run(&ops).map(|totals| println!("{totals}"));
+    };
+    let first: u64 = first.parse().context("a seed")?;
+    let (seeds, count): (u64, usize) = (seeds.parse()?, count.parse()?);
+    let start = Instant::now();
+    let mut totals = Totals::default();
+    for seed in first..first + seeds {
+        let ops = ops_of(seed, count);
+        match run(&ops) {
+            Ok(more) => totals.add(more),
+            Err(found) => {
+                println!("seed {seed}: {found:#}");
+                let ops = shrink::shrink(ops, |ops| run(ops).is_err());
+                let lines: Vec<String> = ops.iter().map(Op::to_string).collect();
+                let path = format!("fuzz-{seed}.ops");
+                fs::write(&path, lines.join("\n") + "\n")?;
+                println!("cut down to {} operations: {path}", ops.len());
+                if let Err(found) = run(&ops) {
+                    println!("which gives: {found:#}");
+                }
+                bail!("seed {seed} failed after {totals}");
+            }
+        }
+        if (seed + 1 - first) % 10 == 0 {
+            println!("{} seeds: {totals}, {:.0?}", seed + 1 - first, start.elapsed());
+        }
+    }
+    println!("{seeds} seeds: {totals}, {:.0?}", start.elapsed());
+    Ok(())
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    operations: usize,
+    looks: u64,
+    spaces: u64,
+    resyncs: u64,
+    events: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: Self) {
+        self.operations += more.operations;
+        self.looks += more.looks;
+        self.spaces += more.spaces;
+        self.resyncs += more.resyncs;
+        self.events += more.events;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { operations, looks, spaces, resyncs, events } = self;
+        write!(
+            f,
+            "{operations} operations, {looks} looks at {spaces} maps, {events} events, {resyncs} \
+             resyncs, 0 differences"
+        )
+    }
+}
+
+/// Has a victim do `ops`. Errors: the first differences, or what went wrong.
+fn run(ops: &[Op]) -> Result<Totals> {
+    run_in_batches(ops, BATCH)
+}
+
+/// As [`run`], with a look after so many operations.
+fn run_in_batches(ops: &[Op], size: usize) -> Result<Totals> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let mut session = Session::start()?;
+    for (number, batch) in ops.chunks(size).enumerate() {
+        session.batch(batch).with_context(|| {
+            format!("operations {} to {}", number * size, number * size + batch.len())
+        })?;
+    }
+    session.totals.operations = ops.len();
+    session.totals.resyncs = session.follower.model().resyncs();
+    session.totals.events = session.follower.counters()?.0.emitted;
+    Ok(session.totals)
+}
+
+struct Session {
+    follower: Follower,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    totals: Totals,
+}
+
+impl Session {
+    fn start() -> Result<Self> {
+        let mut child = Command::new(this())
+            .args(["--workload", "fuzz_victim"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().context("piped")?);
+        let asked = Asked { fault_events: false, running: true };
+        let options = Options { follow: true, asked, buffer_bytes: 16 << 20, log_level: 0 };
+        let mut follower = Follower::attach(options)?;
+        let stdout = BufReader::new(stdout);
+        follower.seed(child.id())?;
+        let mut session = Self { follower, child, stdin, stdout, totals: Totals::default() };
+        session.batch(&[])?;
+        Ok(session)
+    }
+
+    fn batch(&mut self, ops: &[Op]) -> Result<()> {
+        let mut lines = String::new();
+        for op in ops {
+            writeln!(lines, "{op}")?;
+        }
+        lines.push_str("sync\n");
+        self.stdin.as_mut().context("open")?.write_all(lines.as_bytes())?;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        if line != "done\n" {
+            bail!("the victim says {line:?}: {:?}", self.child.try_wait());
+        }
+        self.totals.looks += 1;
+        let start = Instant::now();
+        loop {
+            let differences = self.look()?;
+            if differences.is_empty() {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "{differences}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Holds every address space of the family against the kernel. Returns what differs.
+    fn look(&mut self) -> Result<String> {
+        self.follower.drain(|_| {}, |model, event| drop(model.apply(event)));
+        self.follower.heal()?;
+        let model = self.follower.model();
+        let mut text = String::new();
+        let mut known = BTreeSet::new();
+        for process in model.living() {
+            let tgid = process.tgid;
+            known.insert(tgid);
+            let mappings = match procfs::maps(tgid) {
+                Err(error) if procfs::is_gone(&error) => Vec::new(),
+                read => read?,
+            };
+            let Some(space) = process.space() else {
+                writeln!(text, "process {tgid} has no address space")?;
+                continue;
+            };
+            self.totals.spaces += 1;
+            describe(&mut text, tgid, &verify::regions(model, space, &mappings))?;
+        }
+        let family = family(self.child.id());
+        if family != known {
+            writeln!(text, "living: memtrace knows {known:?}, the kernel {family:?}")?;
+        }
+        Ok(text)
+    }
+}
+
+fn describe(text: &mut String, tgid: u32, differences: &[Difference]) -> std::fmt::Result {
+    for difference in differences.iter().take(12) {
+        writeln!(text, "process {tgid}: {difference}")?;
+    }
+    if differences.len() > 12 {
+        writeln!(text, "process {tgid}: and {} more", differences.len() - 12)?;
+    }
+    Ok(())
+}
+
+/// Returns a process and all its descendants that have not exited.
+fn family(tgid: u32) -> BTreeSet<u32> {
+    let mut family = BTreeSet::new();
+    if procfs::living_thread(tgid).is_none() {
+        return family;
+    }
+    family.insert(tgid);
+    let threads = fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+            family.append(&mut self::family(child));
+        }
+    }
+    family
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The victim ends at the end of its input, its children when it does.
+        self.stdin.take();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
