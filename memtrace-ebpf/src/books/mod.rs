@@ -19,7 +19,7 @@ pub(crate) use self::{
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
 };
-use crate::{atomic, emit};
+use crate::{atomic, emit, kernel};
 
 /// Processes that are traced, by tgid. Userspace adds the first ones.
 #[map]
@@ -51,16 +51,24 @@ pub(crate) struct Mm {
     /// Where each CPU keeps its share of the counters.
     slot: u32,
     reserved: u32,
-    /// The VMA that was stored last: its address, its range, and the write section.
-    stored: [u64; 4],
+    /// The VMA that was stored last, and the write section.
+    stored: [u64; 6],
 }
 
 impl Mm {
-    /// Tells whether a VMA was stored already in this write section: one store fires the tracepoint
-    /// on its way through the tree more than once.
+    /// Tells whether a VMA was stored just so in this write section: one store fires the tracepoint
+    /// on its way through the tree more than once, at first before the VMA has its file.
     #[inline(always)]
-    pub(crate) fn stores_again(&mut self, vma: u64, start: u64, end: u64) -> bool {
-        let now = [vma, start, end, self.ledger.sections];
+    pub(crate) fn stores_again(&mut self, vma: u64) -> bool {
+        let field = |field| kernel::read::<u64>(vma, field);
+        let now = [
+            vma,
+            field(&kernel::VMA_START),
+            field(&kernel::VMA_END),
+            field(&kernel::VMA_FLAGS),
+            field(&kernel::VMA_FILE),
+            self.ledger.sections,
+        ];
         let again = self.stored == now;
         self.stored = now;
         again

@@ -84,9 +84,7 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
         emit(Region { header, seq, start, end: last.saturating_add(1), ..Region::default() });
         return 0;
     }
-    let start: u64 = kernel::read(vma, &kernel::VMA_START);
-    let end: u64 = kernel::read(vma, &kernel::VMA_END);
-    if !books.stores_again(vma, start, end) {
+    if !books.stores_again(vma) {
         emit(region(mm, vma, seq));
     }
     0
