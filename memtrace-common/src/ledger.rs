@@ -110,7 +110,7 @@ impl PathCounters {
     /// Returns the resident pages detached: file, anonymous and tmpfs.
     pub const fn resident_pages(&self) -> u64 {
         let [file, anon, _swap, shmem] = self.zapped_pages;
-        file + anon + shmem
+        file.saturating_add(anon).saturating_add(shmem)
     }
 }
 
@@ -128,6 +128,18 @@ pub struct Ledger {
     pub in_pages: [i64; COUNTERS],
     /// What left, by [`Path`].
     pub paths: [PathCounters; PATHS],
+}
+
+impl Ledger {
+    /// Returns the pages that are there by these books, by [`Counter`].
+    pub fn present_pages(&self) -> [i64; COUNTERS] {
+        let mut present = [0; COUNTERS];
+        for (member, pages) in present.iter_mut().enumerate() {
+            let zapped: u64 = self.paths.iter().map(|path| path.zapped_pages[member]).sum();
+            *pages = self.base_pages[member] + self.in_pages[member] - zapped as i64;
+        }
+        present
+    }
 }
 
 /// What the probes say of themselves. One set per CPU.

@@ -53,6 +53,8 @@ globals! {
 pub(crate) const PF_MEMALLOC: u32 = 0x800;
 /// `task_struct.flags`: the task exits.
 pub(crate) const PF_EXITING: u32 = 4;
+/// `task_struct.flags`: a kernel thread that works for io_uring in the name of a process.
+pub(crate) const PF_IO_WORKER: u32 = 0x10;
 /// `super_block.s_magic` of tmpfs (include/uapi/linux/magic.h).
 pub(crate) const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Bytes of a page are `1 << PAGE_SHIFT`.

@@ -4,14 +4,17 @@
 //! two VMAs also depends on what no system call shows (`anon_vma`, mm/vma.c), and nothing that
 //! `/proc/PID/maps` says of a byte depends on it.
 
-use std::fmt;
+use std::{fmt, ops::Range};
+
+use memtrace_common::{Counter, Ledger};
+use serde::Serialize;
 
 use crate::{
     model::{
         Model, SpaceId,
         region_map::{Backing, Vma, flag},
     },
-    source::procfs::Mapping,
+    source::procfs::{Mapping, pagemap::ResidentPages},
 };
 
 /// All that `/proc/PID/maps` says of a region.
@@ -58,7 +61,7 @@ impl Line {
         let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
         // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13).
         let name = match path {
-            _ if mapping.inode != 0 => last_component(path),
+            _ if !mapping.is_anonymous() => last_component(path),
             "[vvar_vclock]" => "[vvar]",
             name => name,
         };
@@ -66,7 +69,7 @@ impl Line {
             start: mapping.start,
             end: mapping.end,
             flags: mapping.flags,
-            offset: if mapping.inode == 0 { 0 } else { mapping.offset },
+            offset: if mapping.is_anonymous() { 0 } else { mapping.offset },
             dev: mapping.dev,
             inode: mapping.inode,
             name: name.to_owned(),
@@ -75,7 +78,8 @@ impl Line {
 
     /// Tells whether `next` goes on where this one ends, with the same attributes.
     fn goes_on(&self, next: &Self) -> bool {
-        let offset = if self.inode == 0 { 0 } else { self.offset + (self.end - self.start) };
+        let anonymous = self.dev == 0 && self.inode == 0;
+        let offset = if anonymous { 0 } else { self.offset + (self.end - self.start) };
         let Self { flags, dev, inode, ref name, .. } = *self;
         self.end == next.start
             && next.offset == offset
@@ -119,6 +123,40 @@ impl fmt::Display for Difference {
     }
 }
 
+/// Resident pages: by memtrace's books, and by the page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pages {
+    /// Anonymous pages.
+    pub anon: i64,
+    /// Pages of files and tmpfs.
+    pub file: i64,
+}
+
+impl Pages {
+    /// Returns what a ledger says.
+    pub fn of_ledger(ledger: &Ledger) -> Self {
+        let present = ledger.present_pages();
+        let [file, anon, shmem] =
+            [Counter::File, Counter::Anon, Counter::Shmem].map(|counter| present[counter as usize]);
+        Self { anon, file: file + shmem }
+    }
+}
+
+impl From<ResidentPages> for Pages {
+    fn from(pages: ResidentPages) -> Self {
+        Self { anon: pages.anon as i64, file: pages.file as i64 }
+    }
+}
+
+/// Returns the regions whose resident pages the kernel counts in an mm's RSS: not those of devices,
+/// of which it has no `struct page`, and not huge ones, which it counts elsewhere.
+pub fn counted(model: &Model, space: SpaceId) -> Vec<Range<u64>> {
+    // `VM_PFNMAP` and `VM_IO` (include/linux/mm.h, 5.10 to 7.3).
+    const NOT_COUNTED: u64 = 0x400 | 0x4000 | flag::HUGETLB;
+    let vmas = model.space(space).regions.iter();
+    vmas.filter(|vma| vma.flags & NOT_COUNTED == 0).map(|vma| vma.range.clone()).collect()
+}
+
 /// Holds the regions of an address space against those of the kernel, in ascending order.
 pub fn regions(model: &Model, space: SpaceId, kernel: &[Mapping]) -> Vec<Difference> {
     let vmas = model.space(space).regions.iter();
@@ -155,4 +193,52 @@ fn merged(lines: impl Iterator<Item = Line>) -> Vec<Line> {
         }
     }
     merged
+}
+
+/// What came of all looks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// `memtrace.verify/1`.
+    pub schema: &'static str,
+    /// The process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Looks at which both sides were still and could be compared.
+    pub looks: u64,
+    /// Looks at which the process changed its memory meanwhile.
+    pub busy: u64,
+    /// It exited.
+    pub exited: bool,
+    /// Times that memtrace knew that it had lost track, and read the regions again.
+    pub resyncs: u64,
+    /// Regions, at the last look that counted.
+    pub regions: u64,
+    /// Resident pages by memtrace's books and by the page tables, at the last look that counted.
+    pub pages: Option<[Pages; 2]>,
+    /// What differed, at the first look at which something did.
+    pub differences: Vec<String>,
+}
+
+impl Verdict {
+    /// Nothing was compared yet.
+    pub const fn new(tgid: u32, comm: String) -> Self {
+        Self {
+            schema: "memtrace.verify/1",
+            tgid,
+            comm,
+            looks: 0,
+            busy: 0,
+            exited: false,
+            resyncs: 0,
+            regions: 0,
+            pages: None,
+            differences: Vec::new(),
+        }
+    }
+
+    /// Tells whether something was compared and nothing differed.
+    pub const fn is_proof(&self) -> bool {
+        self.differences.is_empty() && self.looks > 0
+    }
 }

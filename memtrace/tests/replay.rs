@@ -1,12 +1,15 @@
 //! Golden traces: records of real programs, kept once, through the model and both reports.
 //!
-//! `tests/data/NAME.records` was written on Linux 6.18, x86-64, by `memtrace run --keep-records`:
+//! `tests/data` was written on Linux 6.18, x86-64, by `memtrace run --keep-records`:
 //!
 //! | trace | command |
 //! |---|---|
-//! | `true` | `true` |
-//! | `children` | `--follow -- sh -c 'cat </dev/null; (exit 4)'` |
-//! | `paths` | `./paths`, which is `gcc -O1 -static -nostdlib -fno-stack-protector paths.c` |
+//! | `true.records` | `true` |
+//! | `children.records` | `--follow -- sh -c 'cat </dev/null; (exit 4)'` |
+//! | `paths.records` | `./paths`, which is `gcc -O1 -static -nostdlib -fno-stack-protector paths.c` |
+//! | `true.trace` | `/bin/true` |
+//!
+//! `*.records` are bare records, from before there was a trace file around them.
 //!
 //! Records are part of the trace format: a change that cannot read these must not be made. Where
 //! the report changed on purpose, `INSTA_UPDATE=always cargo test --test replay` takes it down anew.
@@ -25,7 +28,10 @@ use memtrace::{
         json,
         text::{self, Style},
     },
-    source::replay::records,
+    source::{
+        replay::records,
+        trace_file::{MAGIC, TraceReader},
+    },
 };
 use memtrace_common::{Event, Header, ProbeStats};
 use serde_json::Value;
@@ -33,7 +39,8 @@ use serde_json::Value;
 const TRUE: &[u8] = include_bytes!("data/true.records");
 const CHILDREN: &[u8] = include_bytes!("data/children.records");
 const PATHS: &[u8] = include_bytes!("data/paths.records");
-const TRACES: [&[u8]; 3] = [TRUE, CHILDREN, PATHS];
+const TRACE_FILE: &[u8] = include_bytes!("data/true.trace");
+const TRACES: [&[u8]; 4] = [TRUE, CHILDREN, PATHS, TRACE_FILE];
 
 #[test]
 fn the_trace_of_true_gives_its_report() {
@@ -54,6 +61,11 @@ fn the_trace_of_a_program_that_takes_every_path_gives_its_report() {
     let report = replay(PATHS);
     assert_snapshot!("paths.text", as_text(&report));
     assert_snapshot!("paths.json", json::render(&report));
+}
+
+#[test]
+fn a_trace_file_gives_its_report() {
+    assert_snapshot!("trace_file.text", as_text(&replay(TRACE_FILE)));
 }
 
 #[test]
@@ -136,8 +148,10 @@ fn a_trace_that_is_cut_in_a_record_gives_what_came_before() {
     for trace in TRACES {
         let whole = events(trace);
         for cut in (0..trace.len()).step_by(13) {
-            let read: Vec<Event> = records(&trace[..cut]).map_while(Result::ok).collect();
+            let (read, is_cut) = read(&trace[..cut]);
             assert_eq!(read, whole[..read.len()], "cut at {cut}");
+            // Bare records that are cut between two of them do not show it.
+            assert!(is_cut || read.len() < whole.len(), "cut at {cut}");
         }
     }
 }
@@ -167,8 +181,21 @@ fn every_child_is_followed_to_its_exit() {
 }
 
 fn events(trace: &[u8]) -> Vec<Event> {
-    let events: Result<Vec<Event>, _> = records(trace).collect();
-    events.expect("the trace is whole")
+    let (events, is_cut) = read(trace);
+    assert!(!is_cut, "the trace is whole");
+    events
+}
+
+/// Returns the events of a trace file or of bare records, and whether they are seen to be cut.
+fn read(trace: &[u8]) -> (Vec<Event>, bool) {
+    if !trace.starts_with(&MAGIC) {
+        let mut records = records(trace);
+        let events = records.by_ref().collect::<Result<_, _>>();
+        return (events.expect("no record is damaged"), records.left_over() > 0);
+    }
+    let Ok(mut trace) = TraceReader::open(trace) else { return (Vec::new(), true) };
+    let events = trace.by_ref().collect::<Result<_, _>>();
+    (events.expect("no record is damaged"), trace.end().is_none())
 }
 
 fn replay(trace: &[u8]) -> Report {

@@ -5,6 +5,7 @@
 mod bench;
 mod bpf;
 mod command;
+mod fuzz_maps;
 mod libtest;
 mod test;
 mod vm;
@@ -31,6 +32,8 @@ enum Command {
     Test,
     /// Measure what tracing costs, side by side with strace and perf
     Bench(bench::Options),
+    /// Do random memory operations and hold memtrace's region maps against the kernel's
+    FuzzMaps(fuzz_maps::Options),
     /// Run the kernel tests on Debian's kernels in QEMU
     Vm(vm::Options),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Bpf(options) => bpf::run(&workspace, &options),
         Command::Test => test::run(&workspace),
         Command::Bench(options) => bench::bench(&workspace, &options),
+        Command::FuzzMaps(options) => fuzz_maps::fuzz(&workspace, &options),
         Command::Vm(options) => vm::run(&workspace, &options),
     };
     match done {

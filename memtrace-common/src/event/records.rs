@@ -7,7 +7,7 @@ use crate::{COUNTERS, Ledger};
 
 /// What backs a VMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub enum Backing {
     /// Anonymous memory.
     Anon = 0,
@@ -19,7 +19,7 @@ pub enum Backing {
 
 impl Backing {
     /// Returns the backing that `raw` stands for.
-    pub const fn from_raw(raw: u32) -> Option<Self> {
+    pub const fn from_raw(raw: u16) -> Option<Self> {
         Some(match raw {
             0 => Self::Anon,
             1 => Self::File,
@@ -55,7 +55,9 @@ pub struct Region {
     /// `s_dev` of the file's superblock, `(major << 20) | minor`.
     pub dev: u32,
     /// A [`Backing`], raw.
-    pub backing: u32,
+    pub backing: u16,
+    /// Tells apart files of the same inode number and device: see [`FileName::name_tag`].
+    pub name_tag: u16,
 }
 
 /// A memory system call, whatever its number on this architecture.
@@ -229,8 +231,11 @@ pub struct FileName {
     pub inode: u64,
     /// `s_dev` of the file's superblock.
     pub dev: u32,
+    /// A number that goes with the name. (The inode number of System V shared memory is its id, on
+    /// the same device as that of memfd and shared anonymous memory: ipc/shm.c.)
+    pub name_tag: u16,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
     /// The name, cut at 63 bytes, zero-terminated.
     pub name: [u8; 64],
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use memtrace_common::Path;
 
 use super::frames;
-use crate::kernel::{self, PAGE_SHIFT};
+use crate::kernel::{self, PAGE_SHIFT, Typed};
 
 /// What each thread of a followed process is doing, by tid.
 #[map]
@@ -47,6 +47,9 @@ pub(crate) struct Task {
 /// [`Task::nr`] of exec and exit.
 pub(super) const TEARDOWN: u64 = u64::MAX;
 
+/// [`Task::nr`] of a worker of io_uring.
+pub(super) const IO_WORKER: u64 = u64::MAX - 1;
+
 impl Task {
     pub(super) const ACTIVE: u16 = 1;
     /// Returned to userspace, but task work may still free what the call detached.
@@ -68,10 +71,18 @@ impl Operation {
         Self { nr: TEARDOWN, path, low: 0, high: u64::MAX }
     }
 
+    /// Does what io_uring was asked for: nobody sees it return.
+    const fn in_io_worker() -> Self {
+        Self { nr: IO_WORKER, path: Path::Other, low: 0, high: u64::MAX }
+    }
+
     /// Returns the operation of the system call that the current thread is in, if it is one that
     /// detaches pages by itself.
     #[inline(always)]
     pub(super) fn current() -> Option<Self> {
+        if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_IO_WORKER != 0 {
+            return Some(Self::in_io_worker());
+        }
         let regs = kernel::user_regs();
         // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
         let (nr, first, second, third) =

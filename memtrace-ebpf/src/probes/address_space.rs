@@ -113,7 +113,8 @@ pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
         flags: kernel::read(vma, &kernel::VMA_FLAGS),
         inode: 0,
         dev: 0,
-        backing: Backing::Anon as u32,
+        backing: Backing::Anon as u16,
+        name_tag: 0,
     };
     let file: u64 = kernel::read(vma, &kernel::VMA_FILE);
     if file != 0 {
@@ -123,26 +124,28 @@ pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
         region.dev = kernel::read(superblock, &kernel::SB_DEV);
         let magic: u64 = kernel::read(superblock, &kernel::SB_MAGIC);
         let is_shmem = magic == kernel::TMPFS_MAGIC;
-        region.backing = if is_shmem { Backing::Shmem } else { Backing::File } as u32;
+        region.backing = if is_shmem { Backing::Shmem } else { Backing::File } as u16;
         let dentry: u64 = kernel::read(file, &kernel::FILE_DENTRY);
         let name: u64 = kernel::read(dentry, &kernel::DENTRY_HASH);
-        let file = [region.inode, u64::from(region.dev)];
+        // Some hashes are left 0: the length is in the upper half.
+        region.name_tag = (name ^ name >> 32) as u16;
+        let file = [region.inode, u64::from(region.dev) << 16 | u64::from(region.name_tag)];
         // SAFETY: a copy of a value that is written whole.
         if unsafe { NAMED.get(file) }.copied() != Some(name) {
             let _ = NAMED.insert(file, name, 0);
-            name_file(mm, dentry, region.inode, region.dev);
+            name_file(mm, dentry, &region);
         }
     }
     region
 }
 
-fn name_file(mm: u64, dentry: u64, inode: u64, dev: u32) {
+fn name_file(mm: u64, dentry: u64, &Region { inode, dev, name_tag, .. }: &Region) {
     let name: u64 = kernel::read(dentry, &kernel::DENTRY_NAME);
     let header = emit::header::<FileName>(Kind::FileName, mm);
     emit_with(|place: *mut FileName| {
         // SAFETY: `place` is reserved memory of the ring; the helper is given the field's size.
         unsafe {
-            place.write(FileName { header, inode, dev, reserved: 0, name: [0; 64] });
+            place.write(FileName { header, inode, dev, name_tag, reserved: 0, name: [0; 64] });
             bpf_probe_read_kernel_str((&raw mut (*place).name).cast(), 64, name as *const _);
         }
     });

@@ -73,7 +73,7 @@ impl Attach {
 
 /// Returns what ends when the user wants to stop, or the time is over. Signals are caught from now
 /// on, the time counts from when it is first awaited.
-fn stop(duration: Option<Duration>) -> Result<impl Future<Output = Result<()>>> {
+pub(super) fn stop(duration: Option<Duration>) -> Result<impl Future<Output = Result<()>>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
     Ok(async move {

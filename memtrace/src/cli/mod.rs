@@ -5,9 +5,11 @@ mod doctor;
 mod failure;
 mod maps;
 mod output;
+mod replay;
 mod run;
 mod status;
 mod tracer;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -35,6 +37,10 @@ enum Command {
     Attach(attach::Attach),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
+    /// Reports from a trace that was kept, without root and on any machine.
+    Replay(replay::Replay),
+    /// Holds what memtrace knows of a process against what the kernel says.
+    Verify(verify::Verify),
     /// Says what this kernel offers and which hook each probe takes.
     Doctor,
 }
@@ -77,7 +83,7 @@ struct Tracing {
     /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
     buffer: u32,
-    /// Keeps the raw records, for tests that replay them.
+    /// Keeps a trace of the records in FILE, for `memtrace replay` (docs/TRACE_FORMAT.md).
     #[arg(long, value_name = "FILE", hide = true)]
     keep_records: Option<PathBuf>,
 }
@@ -110,6 +116,8 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),
         Command::Maps(maps) => maps.main(&common),
+        Command::Replay(replay) => replay.main(&common),
+        Command::Verify(verify) => verify.main(&common),
         Command::Doctor => doctor::main(&common),
     };
     result.unwrap_or_else(|failure| failure.print())

@@ -34,7 +34,10 @@ use crate::{
         plan::Asked,
     },
     sink::{events, json},
-    source::procfs,
+    source::{
+        procfs,
+        trace_file::{TraceEnd, TraceHeader, TraceWriter},
+    },
 };
 
 /// The probes, the model and the live stream.
@@ -43,8 +46,8 @@ pub(super) struct Tracer {
     stream: Option<Format>,
     start_ns: u64,
     status: Status,
-    /// Where raw records are kept, for tests that replay them.
-    kept: Option<BufWriter<File>>,
+    /// The trace that is kept, for `memtrace replay`.
+    kept: Option<TraceWriter<BufWriter<File>>>,
 }
 
 impl Tracer {
@@ -75,12 +78,13 @@ impl Tracer {
         unsafe {
             libc::malloc_trim(0);
         }
+        let start_ns = now_ns()?;
         Ok(Self {
             follower,
             stream: tracing.events.map(|_| common.format),
-            start_ns: now_ns()?,
+            start_ns,
             status: Status::new(tracing.events.is_some()),
-            kept: kept.map(BufWriter::new),
+            kept: kept.map(|file| begin_trace(file, start_ns)).transpose()?,
         })
     }
 
@@ -160,7 +164,7 @@ impl Tracer {
         let mut lines = String::new();
         let keep = |record: &[u8]| {
             if let Some(file) = kept.as_mut()
-                && let Err(error) = file.write_all(record)
+                && let Err(error) = file.write(record)
             {
                 log::warn!("cannot keep the records: {error}");
                 *kept = None;
@@ -223,8 +227,20 @@ impl Tracer {
             probes: self.follower.probes().report(),
             ..surroundings(self.start_ns)?
         };
+        if let Some(kept) = self.kept.take() {
+            let end = TraceEnd { time_ns: surroundings.end_ns, stats, missed: missed.runs };
+            if let Err(error) = kept.finish(&end) {
+                log::warn!("cannot keep the records: {error}");
+            }
+        }
         Ok(report(self.follower.model(), surroundings, &residency))
     }
+}
+
+fn begin_trace(file: File, start_ns: u64) -> Result<TraceWriter<BufWriter<File>>> {
+    let Host { kernel, arch, page_size } = surroundings(start_ns)?.host;
+    let header = TraceHeader { arch, kernel, page_size, start_ns };
+    TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
 }
 
 /// Returns what a report without probes says beside the model.

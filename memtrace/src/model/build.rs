@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use memtrace_common::{Counter, Ledger, PATHS, Path, ProbeStats};
+use memtrace_common::{Counter, Ledger, PATHS, Path, PathCounters, ProbeStats};
 
 use super::{
     Model,
@@ -125,7 +125,7 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
 }
 
 const fn bytes(pages: u64) -> u64 {
-    pages * PAGE
+    pages.saturating_mul(PAGE)
 }
 
 fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
@@ -148,7 +148,7 @@ fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
             [Path::Exec, Path::Exit]
                 .iter()
                 .map(|path| bytes(space.ledger.paths[path.index()].zapped_pages[counter as usize]))
-                .sum::<u64>()
+                .fold(0, u64::saturating_add)
         };
         let kinds = [Counter::Anon, Counter::File, Counter::Shmem].map(|c| Some(torn_down(c)));
         (kinds, Some(torn_down(Counter::Swap)), None)
@@ -156,16 +156,19 @@ fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
         ([None; 3], None, None)
     };
     let [anon, file, shmem] = by_kind;
-    let resident = anon.zip(file).zip(shmem).map(|((anon, file), shmem)| anon + file + shmem);
+    let resident = anon
+        .zip(file)
+        .zip(shmem)
+        .map(|((anon, file), shmem)| anon.saturating_add(file).saturating_add(shmem));
     Memory {
         mapped,
         resident,
         resident_by_kind: ResidentByKind { anon, file, shmem },
         live: resident.map(|resident| resident.saturating_sub(lazy_free.unwrap_or(0))),
         freed_not_reclaimed: FreedNotReclaimed { total: None, allocator: None, lazy_free },
-        reserved: mapped
-            .zip(resident)
-            .map(|(mapped, resident)| mapped.saturating_sub(resident + swapped.unwrap_or(0))),
+        reserved: mapped.zip(resident).map(|(mapped, resident)| {
+            mapped.saturating_sub(resident).saturating_sub(swapped.unwrap_or(0))
+        }),
         swapped,
     }
 }
@@ -175,7 +178,7 @@ fn mapped(spaces: &[&AddressSpace]) -> Mapped {
     for space in spaces {
         let Requests { calls, bytes } = space.asked_for;
         sum.calls += calls;
-        sum.requested += bytes;
+        sum.requested = sum.requested.saturating_add(bytes);
         sum.peak = sum.peak.max(space.peak_bytes);
     }
     sum
@@ -188,10 +191,11 @@ fn reclaimed(spaces: &[&AddressSpace]) -> Reclaimed {
             let Requests { calls, bytes: requested } = space.given_up[at];
             let counters = space.ledger.paths[at];
             path.calls += calls;
-            path.requested += requested;
-            path.zapped += bytes(counters.resident_pages());
-            path.late += bytes(counters.late_frames);
-            path.freed += bytes(counters.freed_frames + counters.late_frames);
+            path.requested = path.requested.saturating_add(requested);
+            path.zapped = path.zapped.saturating_add(bytes(counters.resident_pages()));
+            path.late = path.late.saturating_add(bytes(counters.late_frames));
+            let freed = counters.freed_frames.saturating_add(counters.late_frames);
+            path.freed = path.freed.saturating_add(bytes(freed));
         }
     }
     let mut reclaimed = Reclaimed::default();
@@ -200,7 +204,7 @@ fn reclaimed(spaces: &[&AddressSpace]) -> Reclaimed {
             continue;
         }
         figures.kept_elsewhere = figures.zapped.saturating_sub(figures.freed);
-        reclaimed.total += figures.freed;
+        reclaimed.total = reclaimed.total.saturating_add(figures.freed);
         reclaimed.by_path.insert(path_name(path), figures);
     }
     reclaimed
@@ -227,15 +231,20 @@ fn balance(
     let came_in = |ledger: &Ledger| -> i64 {
         resident_counters
             .iter()
-            .map(|&c| ledger.base_pages[c as usize] + ledger.in_pages[c as usize])
-            .sum()
+            .flat_map(|&c| [ledger.base_pages[c as usize], ledger.in_pages[c as usize]])
+            .fold(0, i64::saturating_add)
     };
     let went_out = |ledger: &Ledger| -> i64 {
-        ledger.paths.iter().map(|path| path.resident_pages() as i64).sum()
+        let pages = |path: &PathCounters| i64::try_from(path.resident_pages()).unwrap_or(i64::MAX);
+        ledger.paths.iter().map(pages).fold(0, i64::saturating_add)
     };
     let page = PAGE as i64;
-    let r#in = spaces.iter().map(|space| came_in(&space.ledger)).sum::<i64>() * page;
-    let out = spaces.iter().map(|space| went_out(&space.ledger)).sum::<i64>() * page;
+    let sum = |pages: &dyn Fn(&Ledger) -> i64| {
+        let pages = spaces.iter().map(|space| pages(&space.ledger)).fold(0, i64::saturating_add);
+        pages.saturating_mul(page)
+    };
+    let r#in = sum(&came_in);
+    let out = sum(&went_out);
     let resident = match (read, last) {
         (Some(read), _) => Some(read.total.resident as i64),
         (None, Some(space)) if space.ended => Some(0),
@@ -245,7 +254,7 @@ fn balance(
         r#in: Some(r#in),
         out: Some(out),
         resident,
-        unexplained: resident.map(|resident| r#in - out - resident),
+        unexplained: resident.map(|resident| r#in.saturating_sub(out).saturating_sub(resident)),
     }
 }
 
@@ -299,10 +308,11 @@ fn resident_at_teardown(space: &AddressSpace) -> HashMap<u64, u64> {
         let before = by_index.range(..run.start).next_back();
         let mut left = *frames;
         for (&index, vma) in before.into_iter().chain(by_index.range(run.clone())) {
-            let end = index + vma.len() / PAGE;
+            let end = index.saturating_add(vma.len() / PAGE);
             let room = end.min(run.end).saturating_sub(index.max(run.start));
             let here = left.min(room);
-            *resident.entry(vma.range.start).or_insert(0) += bytes(here);
+            let known: &mut u64 = resident.entry(vma.range.start).or_insert(0);
+            *known = known.saturating_add(bytes(here));
             left -= here;
         }
     }

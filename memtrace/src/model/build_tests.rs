@@ -56,7 +56,7 @@ fn anon(pages: std::ops::Range<u64>) -> Region {
 }
 
 fn file(pages: std::ops::Range<u64>, backing: memtrace_common::Backing) -> Region {
-    Region { inode: 7, dev: 1, pgoff: 0, backing: backing as u32, ..anon(pages) }
+    Region { inode: 7, dev: 1, pgoff: 0, backing: backing as u16, ..anon(pages) }
 }
 
 fn model(regions: &[Region], events: &[Event]) -> Model {

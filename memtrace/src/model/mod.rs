@@ -32,8 +32,8 @@ pub struct Model {
     spaces: Vec<AddressSpace>,
     /// Living address spaces by the address of their `mm_struct`.
     by_mm: HashMap<u64, SpaceId>,
-    /// Names of mapped files by device and inode.
-    names: HashMap<(u32, u64), String>,
+    /// Names of mapped files by device, inode, and a number that goes with the name.
+    names: HashMap<(u32, u64, u16), String>,
     /// Region maps that were read again.
     resyncs: u64,
     /// Address spaces that ended, by the address of their `mm_struct`: frames may still come late.
@@ -85,7 +85,7 @@ impl Model {
             }),
             Event::FileName(file) => {
                 let name = text(&file.name);
-                self.names.insert((file.dev, file.inode), name);
+                self.names.insert((file.dev, file.inode, file.name_tag), name);
                 None
             }
             Event::TaskSeed(seed) => {
@@ -190,6 +190,11 @@ impl Model {
         self.by_tgid.get(&tgid).map(|&at| &mut self.processes[at])
     }
 
+    /// Returns the address of a living address space's `mm_struct`.
+    pub fn mm(&self, space: SpaceId) -> Option<u64> {
+        self.by_mm.iter().find(|&(_, &id)| id == space).map(|(&mm, _)| mm)
+    }
+
     /// Returns an address space.
     pub fn space(&self, SpaceId(at): SpaceId) -> &AddressSpace {
         &self.spaces[at]
@@ -198,7 +203,9 @@ impl Model {
     /// Returns what `/proc/PID/maps` calls a region, files by the last component of their path.
     pub fn region_name(&self, vma: &Vma, kind: RegionKind) -> Option<&str> {
         match vma.backing {
-            Backing::File { dev, inode, .. } => self.names.get(&(dev, inode)).map(String::as_str),
+            Backing::File { dev, inode, name_tag, .. } => {
+                self.names.get(&(dev, inode, name_tag)).map(String::as_str)
+            }
             Backing::Anon { .. } => match kind {
                 RegionKind::Heap => Some("[heap]"),
                 RegionKind::Stack => Some("[stack]"),
@@ -209,17 +216,16 @@ impl Model {
         }
     }
 
-    /// Remembers the name of a mapped file.
-    pub fn name_file(&mut self, dev: u32, inode: u64, name: String) {
-        self.names.insert((dev, inode), name);
-    }
-
     /// Returns what the kernel's page allocator got back so far, bytes.
     pub fn reclaimed_bytes(&self) -> u64 {
         let frames = |space: &AddressSpace| -> u64 {
-            space.ledger.paths.iter().map(|path| path.freed_frames + path.late_frames).sum()
+            let paths = space.ledger.paths.iter();
+            paths.fold(0, |sum, path| {
+                sum.saturating_add(path.freed_frames).saturating_add(path.late_frames)
+            })
         };
-        self.spaces.iter().map(frames).sum::<u64>() * region_map::PAGE
+        let frames = self.spaces.iter().map(frames).fold(0, u64::saturating_add);
+        frames.saturating_mul(region_map::PAGE)
     }
 
     fn add_process(&mut self, tgid: u32, start_ns: u64, spaces: Vec<SpaceId>) -> &mut Process {
@@ -261,8 +267,8 @@ impl Model {
             detail: change::detail(syscall, &call.args),
             ret: if returns_address || call.ret < 0 { call.ret } else { 0 },
             path: Path::from_raw(call.path).map(change::path_name),
-            zapped: call.zapped_pages * region_map::PAGE,
-            freed: call.freed_frames * region_map::PAGE,
+            zapped: call.zapped_pages.saturating_mul(region_map::PAGE),
+            freed: call.freed_frames.saturating_mul(region_map::PAGE),
         })
     }
 
@@ -319,8 +325,12 @@ impl Model {
         let pages = |path: Path| ledger.paths[path.index()].resident_pages();
         let frames = |path: Path| ledger.paths[path.index()].freed_frames;
         Some(What::MmEnd {
-            zapped: (pages(Path::Exec) + pages(Path::Exit)) * region_map::PAGE,
-            freed: (frames(Path::Exec) + frames(Path::Exit)) * region_map::PAGE,
+            zapped: pages(Path::Exec)
+                .saturating_add(pages(Path::Exit))
+                .saturating_mul(region_map::PAGE),
+            freed: frames(Path::Exec)
+                .saturating_add(frames(Path::Exit))
+                .saturating_mul(region_map::PAGE),
         })
     }
 }

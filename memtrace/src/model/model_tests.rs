@@ -379,26 +379,28 @@ fn an_address_space_that_ended_is_not_read_again() {
 }
 
 #[test]
-fn a_file_keeps_the_first_name_that_was_seen() {
-    let file = |name: &[u8]| {
+fn a_file_is_told_by_its_number_and_the_tag_of_its_name() {
+    let file = |name: &[u8], name_tag| {
         let mut bytes = [0; 64];
         bytes[..name.len()].copy_from_slice(name);
         Event::FileName(FileName {
             header: header(1, MM),
             inode: 7,
             dev: 1,
+            name_tag,
             reserved: 0,
             name: bytes,
         })
     };
     let mut mapped = region(MM, 0..4, 1);
-    (mapped.inode, mapped.dev) = (7, 1);
-    mapped.backing = memtrace_common::Backing::File as u32;
+    (mapped.inode, mapped.dev, mapped.name_tag) = (7, 1, 5);
+    mapped.backing = memtrace_common::Backing::File as u16;
     let mut nameless = mapped;
     (nameless.inode, nameless.start, nameless.end) = (8, 4 * PAGE, 5 * PAGE);
     let model = model(&[
-        file(b"libc.so.6"),
-        file(b"another"),
+        file(b"before it was renamed", 5),
+        file(b"libc.so.6", 5),
+        file(b"another", 6),
         Event::MapRegion(mapped),
         Event::MapRegion(nameless),
         exec(1, MM, "sh"),

@@ -27,6 +27,8 @@ pub enum Backing {
         offset: u64,
         /// It lives on tmpfs.
         shmem: bool,
+        /// A number that goes with its name.
+        name_tag: u16,
     },
 }
 
@@ -35,8 +37,9 @@ impl Backing {
     const fn advance(self, len: u64) -> Self {
         match self {
             Self::Anon { index } => Self::Anon { index: index.wrapping_add(len / PAGE) },
-            Self::File { dev, inode, offset, shmem } => {
-                Self::File { dev, inode, offset: offset.wrapping_add(len), shmem }
+            Self::File { dev, inode, offset, shmem, name_tag } => {
+                let offset = offset.wrapping_add(len);
+                Self::File { dev, inode, offset, shmem, name_tag }
             }
         }
     }
@@ -58,7 +61,7 @@ pub struct Vma {
     pub seq: u64,
 }
 
-/// `VM_READ`, `VM_WRITE`, `VM_EXEC` and `VM_MAYSHARE` (include/linux/mm.h, 5.10 to 7.3).
+/// `VM_READ`, `VM_WRITE`, `VM_EXEC`, `VM_MAYSHARE` and `VM_HUGETLB` (include/linux/mm.h, 5.10 to 7.3).
 pub mod flag {
     /// May be read.
     pub const READ: u64 = 1;
@@ -68,6 +71,8 @@ pub mod flag {
     pub const EXEC: u64 = 4;
     /// Shared: what /proc/PID/maps shows as `s`.
     pub const MAYSHARE: u64 = 0x80;
+    /// Huge pages of hugetlbfs.
+    pub const HUGETLB: u64 = 0x40_0000;
     /// The bits that `mprotect` sets.
     pub const PROTECTION: u64 = READ | WRITE | EXEC;
 }
@@ -114,10 +119,13 @@ pub struct RegionMap {
     by_start: BTreeMap<u64, Vma>,
     /// Changes of this write section and of earlier ones were seen already.
     floor: Option<u64>,
-    /// The ranges that were protected last and the write section: an earlier one may arrive later.
+    /// The ranges that were protected last and the write section, in the order of the sections: an
+    /// earlier one may arrive later.
     protections: VecDeque<(Range<u64>, u64)>,
     /// Sum of all sizes.
     mapped: u64,
+    /// The latest write section that changed something here.
+    latest: u64,
 }
 
 impl RegionMap {
@@ -159,19 +167,51 @@ impl RegionMap {
         vma.range.contains(&address).then_some(vma)
     }
 
+    /// Returns the VMA that holds `address`, or the next one above it.
+    pub fn find_from(&self, address: u64) -> Option<&Vma> {
+        self.find(address).or_else(|| Some(self.by_start.range(address..).next()?.1))
+    }
+
     /// Stores `vma`: whatever older was there is replaced, and returned clipped to it.
     pub fn store(&mut self, vma: Vma) -> Vec<Vma> {
         if self.was_seen(vma.seq) {
             return Vec::new();
         }
+        self.latest = self.latest.max(vma.seq);
         let replaced = self.take(vma.range.clone(), vma.seq);
-        self.insert(vma);
+        self.insert_around(vma);
         replaced
+    }
+
+    /// Inserts the parts of `vma` where nothing is: what is still there is newer and stays.
+    fn insert_around(&mut self, mut vma: Vma) {
+        let first = self.find(vma.range.start).map_or(vma.range.start, |newer| newer.range.start);
+        let newer: Vec<Range<u64>> = self
+            .by_start
+            .range(first..vma.range.end)
+            .map(|(_, newer)| newer.range.clone())
+            .collect();
+        for Range { start, end } in newer {
+            if start > vma.range.start {
+                let (below, rest) = vma.split(start);
+                self.insert(below);
+                vma = rest;
+            }
+            if end >= vma.range.end {
+                return;
+            }
+            vma = vma.split(end).1;
+        }
+        self.insert(vma);
     }
 
     /// Erases what write section `seq` erased and returns the pieces that were there, clipped.
     pub fn erase(&mut self, range: Range<u64>, seq: u64) -> Vec<Vma> {
-        if self.was_seen(seq) { Vec::new() } else { self.take(range, seq) }
+        if self.was_seen(seq) {
+            return Vec::new();
+        }
+        self.latest = self.latest.max(seq);
+        self.take(range, seq)
     }
 
     /// Sets the protection bits of a range that was mapped without a hole in write section `seq`.
@@ -182,15 +222,21 @@ impl RegionMap {
         if self.was_seen(seq) {
             return;
         }
+        self.latest = self.latest.max(seq);
         for part in self.not_protected_later(range.clone(), seq) {
-            let before = self.find(part.start).map_or(part.start, |vma| vma.range.start);
-            let pieces: Vec<Range<u64>> = self
-                .by_start
-                .range(before..part.end)
-                .filter(|(_, vma)| vma.seq <= seq && vma.flags & flag::PROTECTION != protection)
-                .map(|(_, vma)| vma.range.start.max(part.start)..vma.range.end.min(part.end))
-                .collect();
-            for piece in pieces {
+            let mut to_cut = Vec::new();
+            let below_end = self.by_start.range_mut(..part.end).rev();
+            for (_, vma) in below_end.take_while(|(_, vma)| vma.range.end > part.start) {
+                if vma.seq > seq || vma.flags & flag::PROTECTION == protection {
+                    continue;
+                }
+                if part.start <= vma.range.start && vma.range.end <= part.end {
+                    vma.flags = vma.flags & !flag::PROTECTION | protection;
+                } else {
+                    to_cut.push(vma.range.start.max(part.start)..vma.range.end.min(part.end));
+                }
+            }
+            for piece in to_cut {
                 for mut vma in self.take(piece, seq) {
                     vma.flags = vma.flags & !flag::PROTECTION | protection;
                     self.insert(vma);
@@ -200,13 +246,36 @@ impl RegionMap {
         if self.protections.len() == PROTECTIONS {
             self.protections.pop_front();
         }
-        self.protections.push_back((range, seq));
+        let earlier = self.protections.partition_point(|(_, earlier)| *earlier <= seq);
+        self.protections.insert(earlier, (range, seq));
+    }
+
+    /// Returns how far the kernel came when it failed to protect `range` in write section `seq`: to
+    /// the first byte that is not mapped, or whose VMA may not be protected so. `None` when that
+    /// cannot be told, since there is no such byte or the map is of a later time.
+    pub fn protected_part(&self, range: Range<u64>, protection: u64, seq: u64) -> Option<u64> {
+        if self.latest > seq || self.was_seen(seq) {
+            return None;
+        }
+        let mut end = range.start;
+        while let Some(vma) = self.find(end) {
+            // `VM_MAYREAD` and its neighbours stand four bits above `VM_READ` (include/linux/mm.h).
+            let allowed = vma.flags >> 4 & flag::PROTECTION;
+            if protection & !allowed != 0 {
+                return Some(end);
+            }
+            if vma.range.end >= range.end {
+                return None;
+            }
+            end = vma.range.end;
+        }
+        Some(end)
     }
 
     /// Returns the parts of `range` that no write section after `seq` protected, as far as is known.
     fn not_protected_later(&self, range: Range<u64>, seq: u64) -> Vec<Range<u64>> {
         let mut parts = vec![range];
-        for (later, _) in self.protections.iter().filter(|(_, later)| *later > seq) {
+        for (later, _) in self.protections.iter().rev().take_while(|(_, later)| *later > seq) {
             parts = parts
                 .into_iter()
                 .flat_map(|part| {
@@ -244,22 +313,36 @@ impl RegionMap {
         if range.is_empty() {
             return Vec::new();
         }
-        self.split_at(range.start, seq);
-        self.split_at(range.end, seq);
-        let inside = self.by_start.range(range);
-        let starts: Vec<u64> =
-            inside.filter(|(_, vma)| vma.seq <= seq).map(|(&start, _)| start).collect();
-        starts.into_iter().filter_map(|start| self.remove(start)).collect()
-    }
-
-    /// Makes `at` a boundary between VMAs, unless what holds it is newer than `seq`.
-    fn split_at(&mut self, at: u64, seq: u64) {
-        let splits = self.find(at).filter(|vma| vma.range.start < at && vma.seq <= seq);
-        let Some(start) = splits.map(|vma| vma.range.start) else { return };
-        let Some(vma) = self.remove(start) else { return };
-        let (low, high) = vma.split(at);
-        self.insert(low);
-        self.insert(high);
+        let (mut below, mut inside, mut above) = (None, Vec::new(), None);
+        // Downwards from the end: no two overlap, so behind the first that ends below are no more.
+        let candidates = self.by_start.range_mut(..range.end).rev();
+        for (_, vma) in candidates.take_while(|(_, vma)| vma.range.end > range.start) {
+            if vma.seq > seq {
+                continue;
+            }
+            if vma.range.end > range.end {
+                let (low, high) = vma.clone().split(range.end);
+                self.mapped -= high.len();
+                (*vma, above) = (low, Some(high));
+            }
+            if vma.range.start < range.start {
+                let (low, high) = vma.clone().split(range.start);
+                self.mapped -= high.len();
+                (*vma, below) = (low, Some(high));
+            } else {
+                inside.push(vma.clone());
+            }
+        }
+        for vma in &inside {
+            self.remove(vma.range.start);
+        }
+        if let Some(above) = above {
+            self.insert(above);
+        }
+        let mut taken = inside;
+        taken.extend(below);
+        taken.reverse();
+        taken
     }
 }
 

@@ -27,11 +27,14 @@ fn erasing_the_middle_leaves_two_vmas() {
 #[test]
 fn the_upper_half_of_a_split_file_vma_starts_further_into_the_file() {
     let mut map = RegionMap::default();
-    let backing = Backing::File { dev: 1, inode: 1, offset: PAGE, shmem: false };
+    let backing = Backing::File { dev: 1, inode: 1, offset: PAGE, shmem: false, name_tag: 0 };
     map.store(Vma { range: 0..4 * PAGE, backing, flags: flag::READ, seq: 1 });
     map.erase(0..PAGE, 2);
     let vma = map.find(PAGE).expect("mapped");
-    assert_eq!(vma.backing, Backing::File { dev: 1, inode: 1, offset: 2 * PAGE, shmem: false });
+    assert_eq!(
+        vma.backing,
+        Backing::File { dev: 1, inode: 1, offset: 2 * PAGE, shmem: false, name_tag: 0 }
+    );
 }
 
 #[test]
@@ -107,6 +110,24 @@ fn a_snapshot_before_the_first_section_ignores_nothing() {
 }
 
 #[test]
+fn a_store_that_arrives_late_leaves_what_is_newer() {
+    let mut map = RegionMap::default();
+    map.store(anon(2..3, 2));
+    assert_eq!(map.store(anon(1..4, 1)), []);
+    let expected = [anon(1..2, 1), anon(2..3, 2), anon(3..4, 1)];
+    assert_eq!(map.iter().cloned().collect::<Vec<_>>(), expected);
+    assert_eq!(map.mapped(), 3 * PAGE);
+    // What is newer may also cover either end, or all.
+    map.store(anon(4..6, 1));
+    map.store(anon(5..8, 3));
+    map.store(anon(4..9, 2));
+    assert_eq!(map.store(anon(5..7, 2)), []);
+    let ranges: Vec<_> = map.iter().map(|vma| vma.range.clone()).collect();
+    assert_eq!(ranges[3..], [bytes(4..5), bytes(5..8), bytes(8..9)]);
+    assert_eq!(map.mapped(), 8 * PAGE);
+}
+
+#[test]
 fn the_letters_of_a_protection_are_those_of_proc_maps() {
     let mut vma = anon(0..1, 0);
     vma.flags = flag::READ | flag::EXEC | flag::MAYSHARE;
@@ -155,7 +176,7 @@ fn apply(map: &mut RegionMap, op: &Op, seq: u64) -> u64 {
     let pages = |removed: Vec<Vma>| removed.iter().map(|vma| vma.len() / PAGE).sum();
     match op.clone() {
         Op::Store(range, inode) => {
-            let backing = Backing::File { dev: 0, inode, offset: 0, shmem: false };
+            let backing = Backing::File { dev: 0, inode, offset: 0, shmem: false, name_tag: 0 };
             pages(map.store(Vma { range: bytes(range), backing, flags: flag::READ, seq }))
         }
         Op::Erase(range) => pages(map.erase(bytes(range), seq)),
@@ -225,6 +246,19 @@ proptest! {
         }
         for page in 0..80 {
             prop_assert_eq!(seen(&map, page), pages.0.get(&page).copied());
+        }
+    }
+
+    /// A trace file may hold what no kernel writes.
+    #[test]
+    fn the_sum_of_all_sizes_holds_in_whatever_order_changes_arrive(
+        ops in ops(),
+        sections in prop::collection::vec(0..8u64, 40),
+    ) {
+        let mut map = RegionMap::default();
+        for (op, seq) in ops.iter().zip(sections) {
+            apply(&mut map, op, seq);
+            prop_assert_eq!(map.mapped(), map.iter().map(Vma::len).sum::<u64>());
         }
     }
 }

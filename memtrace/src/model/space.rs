@@ -74,7 +74,7 @@ pub struct Requests {
 impl Requests {
     fn add(&mut self, bytes: u64) {
         self.calls += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
@@ -99,8 +99,9 @@ pub enum RegionKind {
 
 impl From<&Region> for Vma {
     fn from(region: &Region) -> Self {
-        let Region { start, end, seq, flags, pgoff, dev, inode, backing, .. } = *region;
-        let file = |shmem| Backing::File { dev, inode, offset: pgoff.wrapping_mul(PAGE), shmem };
+        let Region { start, end, seq, flags, pgoff, dev, inode, backing, name_tag, .. } = *region;
+        let offset = pgoff.wrapping_mul(PAGE);
+        let file = |shmem| Backing::File { dev, inode, offset, shmem, name_tag };
         let backing = match memtrace_common::Backing::from_raw(backing) {
             Some(memtrace_common::Backing::File) => file(false),
             Some(memtrace_common::Backing::Shmem) => file(true),
@@ -114,6 +115,8 @@ impl From<&Region> for Vma {
 const WATCHED_ERASES: usize = 64;
 /// `MAP_FIXED` (include/uapi/asm-generic/mman-common.h).
 const MAP_FIXED: u64 = 0x10;
+/// `PROT_GROWSDOWN` (include/uapi/asm-generic/mman-common.h).
+const PROT_GROWSDOWN: u64 = 0x0100_0000;
 /// `MREMAP_FIXED` (include/uapi/linux/mman.h).
 const MREMAP_FIXED: u64 = 2;
 /// `MREMAP_DONTUNMAP` (include/uapi/linux/mman.h).
@@ -202,7 +205,8 @@ impl AddressSpace {
                 let mapped = ret as u64..(ret as u64).saturating_add(round_up(second));
                 if failed {
                     // A failing MAP_FIXED may have unmapped part of its range.
-                    self.stale |= fourth & MAP_FIXED != 0;
+                    let fails_early = !range.start.is_multiple_of(PAGE) || second == 0;
+                    self.stale |= fourth & MAP_FIXED != 0 && !fails_early;
                     return range;
                 }
                 self.asked_for.add(mapped.end - mapped.start);
@@ -235,16 +239,7 @@ impl AddressSpace {
                 self.mremap(&old, &new, fourth, seq);
                 new
             }
-            Syscall::Mprotect => {
-                if failed {
-                    // What lies before the page that failed was changed.
-                    self.stale |= ret != i64::from(-libc::EINVAL);
-                } else {
-                    // PROT_READ, PROT_WRITE and PROT_EXEC are the flags' bits.
-                    self.regions.protect(range.clone(), third & flag::PROTECTION, seq);
-                }
-                range
-            }
+            Syscall::Mprotect => self.mprotect(range, third, failed.then_some(ret), seq),
             Syscall::Madvise => {
                 if !failed && let Some(path) = Path::of_advice(third) {
                     self.given_up[path.index()].add(range.end - range.start);
@@ -303,6 +298,11 @@ impl AddressSpace {
 
     fn mremap(&mut self, old: &Range<u64>, new: &Range<u64>, flags: u64, seq: u64) {
         let (old_len, new_len) = (old.end - old.start, new.end - new.start);
+        if self.regions.find(new.start).is_some_and(|vma| vma.flags & flag::HUGETLB != 0) {
+            // Both sizes were rounded up to a huge page, whose size is not known.
+            self.stale = true;
+            return;
+        }
         if new.start != old.start && old_len > 0 && flags & MREMAP_DONTUNMAP == 0 {
             self.regions.erase(old.clone(), seq);
         }
@@ -323,24 +323,52 @@ impl AddressSpace {
     fn shmdt(&mut self, start: u64, seq: u64) -> Range<u64> {
         let erased = self.erased_shmem.iter().filter(|(section, _)| *section == seq);
         let pieces: Vec<&Vma> = erased.map(|(_, vma)| vma).chain(self.regions.iter()).collect();
-        let attached = pieces.iter().find(|vma| vma.range.contains(&start));
-        let Some(Backing::File { dev, inode, .. }) = attached.map(|vma| vma.backing) else {
-            return start..start;
-        };
-        let belongs = |vma: &Vma| match vma.backing {
-            Backing::File { dev: its_dev, inode: its_inode, offset, .. } => {
-                (its_dev, its_inode) == (dev, inode)
-                    && vma.range.start.checked_sub(offset) == Some(start)
+        let file = |vma: &Vma| match vma.backing {
+            Backing::File { dev, inode, offset, shmem: true, .. } => {
+                let begins_here = vma.range.start.checked_sub(offset) == Some(start);
+                begins_here.then_some((dev, inode))
             }
-            Backing::Anon { .. } => false,
+            Backing::File { .. } | Backing::Anon { .. } => None,
         };
-        let pieces: Vec<Range<u64>> =
-            pieces.into_iter().filter(|&vma| belongs(vma)).map(|vma| vma.range.clone()).collect();
+        let candidates = pieces.iter().filter(|vma| file(vma).is_some());
+        let first = candidates.min_by_key(|vma| vma.range.start);
+        let Some(attached) = first.and_then(|vma| file(vma)) else { return start..start };
+        let pieces = pieces.into_iter().filter(|vma| file(vma) == Some(attached));
+        let pieces: Vec<Range<u64>> = pieces.map(|vma| vma.range.clone()).collect();
         let end = pieces.iter().map(|piece| piece.end).max().unwrap_or(start);
         for piece in pieces {
             self.regions.erase(piece, seq);
         }
         start..end
+    }
+
+    /// Protects a range, or the part of it that was protected before the call failed with `error`.
+    /// Returns the range that was asked for.
+    fn mprotect(
+        &mut self,
+        mut range: Range<u64>,
+        protection: u64,
+        error: Option<i64>,
+        seq: u64,
+    ) -> Range<u64> {
+        // PROT_READ, PROT_WRITE and PROT_EXEC are the flags' bits.
+        let bits = protection & flag::PROTECTION;
+        if protection & PROT_GROWSDOWN != 0
+            && let Some(vma) = self.regions.find_from(range.start)
+        {
+            // As `do_mprotect_pkey` does (mm/mprotect.c, 6.18).
+            range.start = vma.range.start;
+        }
+        match error {
+            None => self.regions.protect(range.clone(), bits, seq),
+            // It is not that far that anything was changed.
+            Some(error) if error == i64::from(-libc::EINVAL) => {}
+            Some(_) => match self.regions.protected_part(range.clone(), bits, seq) {
+                Some(end) => self.regions.protect(range.start..end, bits, seq),
+                None => self.stale = true,
+            },
+        }
+        range
     }
 
     /// Returns what a region is.

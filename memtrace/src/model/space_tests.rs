@@ -4,7 +4,7 @@ use super::*;
 
 /// Shared mapping of a file on tmpfs whose first page is page `offset` of the file.
 fn shmem(pages: Range<u64>, inode: u64, offset: u64, seq: u64) -> Region {
-    let backing = memtrace_common::Backing::Shmem as u32;
+    let backing = memtrace_common::Backing::Shmem as u16;
     Region { inode, dev: 1, backing, pgoff: offset, ..anon(pages, seq) }
 }
 
@@ -74,6 +74,7 @@ fn untouched(space: &AddressSpace, regions: &[Region]) {
 }
 
 const EINVAL: i64 = -(libc::EINVAL as i64);
+const EACCES: i64 = -(libc::EACCES as i64);
 const ENOMEM: i64 = -(libc::ENOMEM as i64);
 
 #[test]
@@ -253,14 +254,45 @@ fn mprotect_changes_the_bits_of_its_range_alone() {
 }
 
 #[test]
-fn mprotect_that_met_a_hole_leaves_the_map_in_doubt_but_not_one_that_never_began() {
-    for (errno, stale) in [(ENOMEM, true), (EINVAL, false)] {
-        let regions = [anon(0..10, 1)];
-        let mut space = space(&regions);
-        call(&mut space, Syscall::Mprotect, [0, 20 * PAGE, flag::READ], errno);
-        assert_eq!(space.stale, stale, "errno {errno}");
-        untouched(&space, &regions);
+fn mprotect_that_failed_protected_what_lies_before_the_hole_or_what_may_not_be() {
+    let may_all = flag::PROTECTION << 4;
+    let may = |region: Region, may| Region { flags: region.flags | may, ..region };
+    let read_only = |space: &AddressSpace| -> Vec<(u64, u64)> {
+        let vmas = space.regions.iter().filter(|vma| vma.flags & flag::PROTECTION == flag::READ);
+        vmas.map(|vma| (vma.range.start / PAGE, vma.range.end / PAGE)).collect()
+    };
+    let two = [may(anon(0..10, 1), may_all), may(anon(10..20, 1), may_all ^ flag::READ << 4)];
+    type Case<'a> = (&'a str, &'a [Region], i64, &'a [(u64, u64)], bool);
+    let cases: [Case<'_>; 5] = [
+        ("a hole", &two[..1], ENOMEM, &[(2, 10)], false),
+        ("not allowed", &two, EACCES, &[(2, 10)], false),
+        ("never began", &two[..1], EINVAL, &[], false),
+        ("no reason to be seen", &[may(anon(0..40, 1), may_all)], ENOMEM, &[], true),
+        ("of a later time", &[may(anon(0..10, 1), may_all), anon(90..91, 12)], ENOMEM, &[], true),
+    ];
+    for (name, regions, errno, protected, stale) in cases {
+        let mut space = space(regions);
+        call(&mut space, Syscall::Mprotect, [2 * PAGE, 20 * PAGE, flag::READ], errno);
+        assert_eq!(space.stale, stale, "{name}");
+        assert_eq!(read_only(&space), protected, "{name}");
     }
+}
+
+#[test]
+fn mprotect_with_growsdown_begins_where_the_stack_does() {
+    const GROWSDOWN: u64 = 0x0100_0000;
+    let mut space = space(&[anon(10..20, 1)]);
+    call(&mut space, Syscall::Mprotect, [15 * PAGE, PAGE, flag::READ | GROWSDOWN], 0);
+    let flags: Vec<u64> = space.regions.iter().map(|vma| vma.flags & flag::PROTECTION).collect();
+    assert_eq!(mapped(&space), [(10, 16), (16, 20)]);
+    assert_eq!(flags, [flag::READ, flag::READ | flag::WRITE]);
+}
+
+#[test]
+fn a_huge_page_that_mremap_names_leaves_the_map_in_doubt() {
+    let mut space = space(&[Region { flags: flag::READ | flag::HUGETLB, ..anon(0..512, 1) }]);
+    call(&mut space, Syscall::Mremap, [0, 20 * PAGE, 10 * PAGE], 0);
+    assert_eq!((mapped(&space).as_slice(), space.stale), ([(0, 512)].as_slice(), true));
 }
 
 #[test]
@@ -425,7 +457,7 @@ fn heap_stack_and_vdso_are_told_by_the_layout() {
         start_stack: 503 * PAGE + 8,
         vdso: 600 * PAGE,
     };
-    let file = memtrace_common::Backing::File as u32;
+    let file = memtrace_common::Backing::File as u16;
     let regions = [
         Region { backing: file, inode: 1, ..anon(90..100, 1) },
         anon(100..105, 1),

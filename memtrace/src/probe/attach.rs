@@ -204,6 +204,12 @@ impl Probes {
         Ok(Snapshot { regions, sections })
     }
 
+    /// Returns how many write sections of an address space have begun, `None` when it is not
+    /// followed.
+    pub fn sections(&self, mm: u64) -> Result<Option<u64>> {
+        Ok(self.books(mm)?.map(|books| books.ledger.sections))
+    }
+
     /// Reads the books of a living address space that process `tgid` has, `None` when it is not
     /// followed.
     pub fn ledger(&mut self, tgid: u32, mm: u64) -> Result<Option<Ledger>> {

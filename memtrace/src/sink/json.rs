@@ -1,11 +1,22 @@
 //! JSON for programs: docs/OUTPUT.md says what each field means, docs/report.schema.json holds it.
 
-use crate::model::{change::Change, report::Report};
+use crate::{
+    model::{change::Change, report::Report},
+    verify::Verdict,
+};
 
 /// Returns the report as indented JSON that ends in a newline.
 pub fn render(report: &Report) -> String {
     let mut json = serde_json::to_string_pretty(report)
         .expect("a report has string keys and no serializer that fails");
+    json.push('\n');
+    json
+}
+
+/// Returns the verdict of `memtrace verify` as indented JSON that ends in a newline.
+pub fn verdict(verdict: &Verdict) -> String {
+    let mut json = serde_json::to_string_pretty(verdict)
+        .expect("a verdict has string keys and no serializer that fails");
     json.push('\n');
     json
 }

@@ -5,6 +5,7 @@
 pub mod events;
 pub mod json;
 pub mod text;
+pub mod verify;
 
 use nix::sys::signal::Signal;
 

@@ -3,3 +3,5 @@
 pub mod live;
 pub mod procfs;
 pub mod replay;
+pub mod stopped;
+pub mod trace_file;

@@ -6,6 +6,7 @@
 mod driver;
 mod fuzz;
 mod maps;
+mod outside;
 mod paths;
 mod tasks;
 mod workload;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     // Workloads of their own and two CPUs: side by side they would only wait for each other.
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<Trial> =
-        [paths::trials(), maps::trials(), tasks::trials(), fuzz::trials()]
+        [paths::trials(), maps::trials(), tasks::trials(), outside::trials(), fuzz::trials()]
             .into_iter()
             .flatten()
             .collect();

@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     driver::{PAGE, scratch},
+    outside,
     paths::N,
 };
 
@@ -22,9 +23,9 @@ const PR_SET_THP_DISABLE: i32 = 41;
 
 /// A mapping of so many bytes.
 #[derive(Clone, Copy)]
-struct Mapped {
-    start: *mut u8,
-    len: usize,
+pub(crate) struct Mapped {
+    pub(crate) start: *mut u8,
+    pub(crate) len: usize,
 }
 
 fn pages(pages: u64) -> usize {
@@ -40,7 +41,7 @@ impl Mapped {
         Self { start: start.cast(), len }
     }
 
-    fn anon(count: u64) -> Self {
+    pub(crate) fn anon(count: u64) -> Self {
         Self::map(ptr::null_mut(), pages(count), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
 
@@ -49,7 +50,7 @@ impl Mapped {
         Self { start: unsafe { self.start.add(pages(from)) }, len: pages(count) }
     }
 
-    fn touch(self) -> Self {
+    pub(crate) fn touch(self) -> Self {
         for at in (0..self.len).step_by(PAGE as usize) {
             // SAFETY: inside the mapping, which is writable.
             unsafe { self.start.add(at).write_volatile(1) };
@@ -65,7 +66,7 @@ impl Mapped {
         self
     }
 
-    fn unmap(self) {
+    pub(crate) fn unmap(self) {
         // SAFETY: a mapping of ours that nobody uses any more.
         assert_eq!(unsafe { libc::munmap(self.start.cast(), self.len) }, 0);
     }
@@ -175,6 +176,10 @@ pub(crate) fn run(name: &str, args: &[String]) {
         }
         "churn" => churn(args),
         "many_regions" => many_regions(args),
+        "io_uring_advice" => outside::workload::io_uring_advice(),
+        "inject" => outside::workload::inject(),
+        "userfaultfd" => outside::workload::userfaultfd(),
+        "release_victim" => outside::workload::release_victim(),
         "fuzz_victim" => super::fuzz::victim::main(args),
         other => panic!("no workload {other}"),
     }
@@ -349,12 +354,12 @@ fn exit_with_threads() {
     std::process::exit(0);
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
 /// Waits for a line of input; false at its end.
-fn told() -> bool {
+pub(crate) fn told() -> bool {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).is_ok_and(|len| len > 0)
 }

@@ -1,5 +1,6 @@
 //! What `/proc` says of a process, at one moment.
 
+pub mod pagemap;
 mod parse;
 
 use std::{collections::HashMap, fs, io};
@@ -8,7 +9,7 @@ use memtrace_common::{Backing, Header, Kind, Region, TaskSeed};
 
 use crate::model::{
     build::{RegionResidency, Residency},
-    region_map::PAGE,
+    region_map::{PAGE, flag},
 };
 pub use parse::{Mapping, Stat, parse_smaps, parse_stat};
 
@@ -112,7 +113,7 @@ pub fn maps(tgid: u32) -> io::Result<Vec<Mapping>> {
 pub fn region(tgid: u32, mapping: &Mapping) -> Region {
     // What tmpfs mappings are called (mm/memfd.c, mm/shmem.c, ipc/shm.c).
     let on_tmpfs = ["/memfd:", "/dev/zero", "/dev/shm/", "/SYSV"];
-    let backing = if mapping.inode == 0 {
+    let backing = if mapping.is_anonymous() {
         Backing::Anon
     } else if on_tmpfs.iter().any(|prefix| mapping.name.starts_with(prefix)) {
         Backing::Shmem
@@ -126,8 +127,21 @@ pub fn region(tgid: u32, mapping: &Mapping) -> Region {
     let kind = Kind::MapRegion as u16;
     let header =
         Header { tgid, tid: tgid, kind, len: size_of::<Region>() as u16, ..Header::default() };
-    let &Mapping { start, end, flags, inode, dev, .. } = mapping;
-    Region { header, seq: 0, start, end, pgoff, flags, inode, dev, backing: backing as u32 }
+    let &Mapping { start, end, inode, dev, .. } = mapping;
+    // What it may be protected to is not shown: as if everything.
+    let flags = mapping.flags | flag::PROTECTION << 4;
+    Region {
+        header,
+        seq: 0,
+        start,
+        end,
+        pgoff,
+        flags,
+        inode,
+        dev,
+        backing: backing as u16,
+        name_tag: 0,
+    }
 }
 
 /// Returns where heap, stack and vdso are, as the names of the regions tell.

@@ -72,6 +72,13 @@ pub struct Mapping {
     pub lazy_free: u64,
 }
 
+impl Mapping {
+    /// Tells whether no file is behind it. (System V shared memory may have inode number 0.)
+    pub const fn is_anonymous(&self) -> bool {
+        self.dev == 0 && self.inode == 0
+    }
+}
+
 /// Parses `/proc/PID/smaps`, or `/proc/PID/maps`, which has the first line of each mapping only.
 pub fn parse_smaps(text: &str) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();

@@ -21,7 +21,7 @@ use memtrace::{
     follow::Follower,
     probe::{attach::Options, plan::Asked},
     source::procfs,
-    verify::{self, Difference},
+    verify::{self, Difference, Pages},
 };
 
 use self::op::{Op, Random};
@@ -29,6 +29,8 @@ use super::driver::{this, trial};
 
 /// Operations between two looks.
 const BATCH: usize = 100;
+/// Every so many looks, resident pages are compared as well.
+const RESIDENCY_EVERY: u64 = 10;
 /// What differs must still do so after this time: a process may just be exiting by itself.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// The operations of a seed that is a test.
@@ -37,20 +39,22 @@ const TEST_OPS: usize = 20_000;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials =
         vec![trial("fuzz::random_operations_end_in_the_kernels_map", || fuzz_one(1, TEST_OPS))];
-    for entry in fs::read_dir(KEPT).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-        trials.push(trial(&format!("fuzz::kept::{name}"), move || {
-            let ops = parse(&text)?;
-            Ok(run(&ops).map(drop).map_err(|found| format!("{found:#}"))?)
-        }));
-    }
-    trials.sort_by(|one, other| one.name().cmp(other.name()));
+    trials.extend(KEPT.iter().map(|&(name, text)| {
+        trial(&format!("fuzz::kept::{name}"), move || {
+            Ok(run(&parse(text)?).map(drop).map_err(|found| format!("{found:#}"))?)
+        })
+    }));
     trials
 }
 
-/// Sequences that failed once, cut down.
-const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fuzz");
+macro_rules! kept {
+    ($($name:literal),+ $(,)?) => {
+        /// Sequences that failed once, cut down.
+        const KEPT: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../data/fuzz/", $name, ".ops")))),+];
+    };
+}
+kept!("protect_grows_down", "stored_before_its_file");
 
 fn fuzz_one(seed: u64, count: usize) -> Result<(), Failed> {
     run(&ops_of(seed, count)).map(drop).map_err(|found| format!("seed {seed}: {found:#}").into())
@@ -97,7 +101,7 @@ pub(crate) fn main(args: &[String]) -> Result<()> {
                 bail!("seed {seed} failed after {totals}");
             }
         }
-        if (seed + 1 - first) % 10 == 0 {
+        if (seed + 1 - first).is_multiple_of(10) {
             println!("{} seeds: {totals}, {:.0?}", seed + 1 - first, start.elapsed());
         }
     }
@@ -111,7 +115,12 @@ pub(crate) struct Totals {
     operations: usize,
     looks: u64,
     spaces: u64,
+    /// Address spaces whose resident pages were compared.
+    pages: u64,
+    /// Maps that memtrace knew it had to read again.
     resyncs: u64,
+    /// Looks at which such a map was indeed wrong.
+    healed: u64,
     events: u64,
 }
 
@@ -120,18 +129,20 @@ impl Totals {
         self.operations += more.operations;
         self.looks += more.looks;
         self.spaces += more.spaces;
+        self.pages += more.pages;
         self.resyncs += more.resyncs;
+        self.healed += more.healed;
         self.events += more.events;
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { operations, looks, spaces, resyncs, events } = self;
+        let Self { operations, looks, spaces, pages, resyncs, healed, events } = self;
         write!(
             f,
-            "{operations} operations, {looks} looks at {spaces} maps, {events} events, {resyncs} \
-             resyncs, 0 differences"
+            "{operations} operations, {looks} looks at {spaces} maps and the pages of {pages}, {events} events, {resyncs} \
+             resyncs ({healed} needed), 0 differences"
         )
     }
 }
@@ -210,7 +221,40 @@ impl Session {
     /// Holds every address space of the family against the kernel. Returns what differs.
     fn look(&mut self) -> Result<String> {
         self.follower.drain(|_| {}, |model, event| drop(model.apply(event)));
+        if !self.follower.model().stale().is_empty() {
+            let differences = self.differences()?;
+            self.totals.healed += u64::from(!differences.is_empty());
+            if !differences.is_empty() && std::env::var_os("MEMTRACE_FUZZ_HEALED").is_some() {
+                println!("healed:\n{differences}");
+            }
+        }
         self.follower.heal()?;
+        let mut differences = self.differences()?;
+        if self.totals.looks.is_multiple_of(RESIDENCY_EVERY) && differences.is_empty() {
+            self.pages(&mut differences)?;
+        }
+        Ok(differences)
+    }
+
+    /// Holds the books of every address space against its page tables.
+    fn pages(&mut self, text: &mut String) -> Result<()> {
+        self.follower.settle()?;
+        self.follower.read_books()?;
+        let model = self.follower.model();
+        for process in model.living() {
+            let Some(space) = process.space() else { continue };
+            let ranges = verify::counted(model, space);
+            let Ok(pages) = procfs::pagemap::resident(process.tgid, ranges) else { continue };
+            let (ours, theirs) = (Pages::of_ledger(&model.space(space).ledger), Pages::from(pages));
+            if ours != theirs {
+                writeln!(text, "process {}: books {ours:?}, tables {theirs:?}", process.tgid)?;
+            }
+            self.totals.pages += 1;
+        }
+        Ok(())
+    }
+
+    fn differences(&mut self) -> Result<String> {
         let model = self.follower.model();
         let mut text = String::new();
         let mut known = BTreeSet::new();

@@ -103,8 +103,8 @@ impl Victim {
             libc::mallopt(libc::M_ARENA_MAX, 1);
             libc::free(libc::malloc(1 << 20));
             let path = super::super::driver::scratch("fuzz");
-            let path = std::ffi::CString::new(path.into_os_string().into_encoded_bytes())
-                .expect("a path");
+            let path =
+                std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).expect("a path");
             let flags = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC;
             let file = libc::open(path.as_ptr(), flags, 0o600);
             libc::unlink(path.as_ptr());
@@ -183,7 +183,9 @@ impl Victim {
             Kind::LockAll => {
                 // `MCL_FUTURE | MCL_ONFAULT`
                 // SAFETY: as above.
-                unsafe { if a.is_multiple_of(2) { libc::mlockall(2 | 4) } else { libc::munlockall() } };
+                unsafe {
+                    if a.is_multiple_of(2) { libc::mlockall(2 | 4) } else { libc::munlockall() }
+                };
             }
             Kind::Stack => {
                 std::hint::black_box(use_stack(a % 64));
@@ -254,7 +256,7 @@ impl Victim {
         };
         flags |= kind;
         let huge = (c >> 18).is_multiple_of(40);
-        let chance = |shift: u32, one_in: u32| (c >> shift) % one_in == 0;
+        let chance = |shift: u32, one_in: u32| (c >> shift).is_multiple_of(one_in);
         if chance(4, 7) {
             flags |= libc::MAP_POPULATE;
         }
@@ -347,7 +349,8 @@ impl Victim {
             _ => (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target),
         };
         // `DONTUNMAP` wants equal sizes; other sizes are the failing case.
-        let new_pages = if flags & libc::MREMAP_DONTUNMAP != 0 && c % 8 < 6 { pages } else { new_pages };
+        let new_pages =
+            if flags & libc::MREMAP_DONTUNMAP != 0 && c % 8 < 6 { pages } else { new_pages };
         let in_window = start.wrapping_sub(WINDOW) < WINDOW_PAGES * PAGE;
         let old_len = if c % 64 == 63 && in_window { 0 } else { pages * PAGE };
         // SAFETY: moves mappings of ours that nobody dereferences, into the window or elsewhere.
@@ -397,8 +400,8 @@ impl Victim {
     fn advise(&mut self, a: u32, b: u32, c: u32, d: u32) {
         // All of include/uapi/asm-generic/mman-common.h but the two that poison memory.
         const ADVICE: [i32; 27] = [
-            0, 1, 2, 3, 4, 4, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 102,
-            103,
+            0, 1, 2, 3, 4, 4, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+            25, 102, 103,
         ];
         let (start, pages) = self.some_range(a, b);
         let advice = ADVICE[c as usize % ADVICE.len()];
@@ -628,10 +631,15 @@ impl Victim {
                     }
                 });
             }
+            self.racing = true;
             self.run_some(b, b % 300);
             // SAFETY: ends the child, however its threads are doing.
             unsafe {
-                if b.is_multiple_of(2) { libc::_exit(0) } else { libc::kill(libc::getpid(), libc::SIGKILL) };
+                if b.is_multiple_of(2) {
+                    libc::_exit(0)
+                } else {
+                    libc::kill(libc::getpid(), libc::SIGKILL)
+                };
             }
             loop {
                 thread::park();

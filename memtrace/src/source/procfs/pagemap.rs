@@ -1,0 +1,190 @@
+//! Which pages are resident, by the page tables themselves: `PAGEMAP_SCAN` (6.7), or
+//! `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
+
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+};
+
+use super::memory_dir;
+use crate::model::region_map::PAGE;
+
+/// Resident pages, the kernel's zero page not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResidentPages {
+    /// Of files and tmpfs.
+    pub file: u64,
+    /// Anonymous.
+    pub anon: u64,
+}
+
+/// Counts the resident pages of a process in `ranges` of bytes.
+///
+/// Errors: `EPERM` or `EACCES` without the right to read another's page tables.
+pub fn resident(
+    tgid: u32,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+) -> io::Result<ResidentPages> {
+    let pagemap = File::open(memory_dir(tgid) + "/pagemap")?;
+    let mut pages = ResidentPages::default();
+    let mut can_scan = true;
+    for range in ranges {
+        if can_scan {
+            match scan(&pagemap, range.clone(), &mut pages) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => can_scan = false,
+                scanned => {
+                    scanned?;
+                    continue;
+                }
+            }
+        }
+        read(&pagemap, range, &mut pages)?;
+    }
+    Ok(pages)
+}
+
+/// `PAGE_IS_FILE`, `PAGE_IS_PRESENT`, `PAGE_IS_PFNZERO` (include/uapi/linux/fs.h).
+const IS_FILE: u64 = 1 << 2;
+const IS_PRESENT: u64 = 1 << 3;
+const IS_ZERO: u64 = 1 << 5;
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct ScanArgument {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PageRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`.
+const SCAN: libc::c_ulong = 3 << 30
+    | (size_of::<ScanArgument>() as libc::c_ulong) << 16
+    | (b'f' as libc::c_ulong) << 8
+    | 16;
+
+fn scan(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Result<()> {
+    let mut found = [PageRegion::default(); 256];
+    let mut start = range.start;
+    while start < range.end {
+        let mut argument = ScanArgument {
+            size: size_of::<ScanArgument>() as u64,
+            start,
+            end: range.end,
+            vec: found.as_mut_ptr() as u64,
+            vec_len: found.len() as u64,
+            category_inverted: IS_ZERO,
+            category_mask: IS_PRESENT | IS_ZERO,
+            return_mask: IS_FILE | IS_PRESENT,
+            ..ScanArgument::default()
+        };
+        // SAFETY: the argument and the vector that it names live for the whole call.
+        let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut argument) };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for region in &found[..count as usize] {
+            let here = (region.end - region.start) / PAGE;
+            let is_file = region.categories & IS_FILE != 0;
+            *(if is_file { &mut pages.file } else { &mut pages.anon }) += here;
+        }
+        if argument.walk_end <= start {
+            break;
+        }
+        start = argument.walk_end;
+    }
+    Ok(())
+}
+
+/// Bits of an entry of `/proc/PID/pagemap`, and `KPF_ZERO_PAGE` of `/proc/kpageflags`.
+const PRESENT: u64 = 1 << 63;
+const FILE_OR_SHARED: u64 = 1 << 61;
+const FRAME: u64 = (1 << 55) - 1;
+const ZERO_PAGE: u64 = 1 << 24;
+
+fn read(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Result<()> {
+    let flags = File::open("/proc/kpageflags")?;
+    let mut bytes = vec![0; 8 * 4096];
+    let (mut page, end) = (range.start / PAGE, range.end / PAGE);
+    while page < end {
+        let wanted = bytes.len().min((end - page) as usize * 8);
+        let len = pagemap.read_at(&mut bytes[..wanted], page * 8)?;
+        if len < 8 {
+            break;
+        }
+        for entry in bytes[..len].chunks_exact(8) {
+            let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
+            if entry & PRESENT == 0 {
+                continue;
+            }
+            // The zero page looks anonymous.
+            if entry & FILE_OR_SHARED != 0 {
+                pages.file += 1;
+            } else if !is_zero(&flags, entry & FRAME)? {
+                pages.anon += 1;
+            }
+        }
+        page += len as u64 / 8;
+    }
+    Ok(())
+}
+
+fn is_zero(flags: &File, frame: u64) -> io::Result<bool> {
+    let mut word = [0; 8];
+    flags.read_exact_at(&mut word, frame * 8)?;
+    Ok(u64::from_ne_bytes(word) & ZERO_PAGE != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mapping of ours: four pages, of which two are written and one only read.
+    #[test]
+    fn written_pages_are_resident_and_the_zero_page_is_not() -> io::Result<()> {
+        let (len, flags) = (4 * PAGE as usize, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, used inside its bounds, and unmapped.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        // SAFETY: as above.
+        unsafe {
+            libc::madvise(start, len, libc::MADV_NOHUGEPAGE);
+            start.cast::<u8>().write_volatile(1);
+            start.cast::<u8>().add(2 * PAGE as usize).write_volatile(1);
+            start.cast::<u8>().add(3 * PAGE as usize).read_volatile();
+        }
+        let range = start as u64..start as u64 + len as u64;
+        let wanted = ResidentPages { file: 0, anon: 2 };
+        assert_eq!(resident(std::process::id(), [range.clone()])?, wanted);
+        // Frames are shown to root only.
+        if nix::unistd::geteuid().is_root() {
+            let mut pages = ResidentPages::default();
+            read(&File::open("/proc/self/pagemap")?, range, &mut pages)?;
+            assert_eq!(pages, wanted);
+        }
+        // SAFETY: as above.
+        unsafe { libc::munmap(start, len) };
+        Ok(())
+    }
+}

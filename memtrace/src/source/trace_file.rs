@@ -1,0 +1,302 @@
+//! The trace file: a header that tells where it was recorded, then records as the probes wrote them,
+//! then a last one of its own that tells how complete they are. docs/TRACE_FORMAT.md has every byte.
+//!
+//! Not here: what a record means (`memtrace_common`), how records follow each other (`replay`).
+
+use std::{
+    io::{self, BufReader, Read, Write},
+    mem::offset_of,
+};
+
+use memtrace_common::{Event, Header, Kind, ProbeStats, decode};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::replay::{RecordError, Records};
+use crate::model::region_map::PAGE;
+
+/// The first bytes of a trace. The first is no text and no UTF-8, the last shows a transfer that
+/// changed line ends.
+pub const MAGIC: [u8; 8] = *b"\x89memtrc\n";
+
+/// Version of the format: it grows only where an older memtrace would read a file wrongly.
+pub const VERSION: u16 = 1;
+
+/// What [`RawHeader::byte_order`] holds, as the machine that wrote it keeps numbers.
+const BYTE_ORDER: u32 = 0x0a0b_0c0d;
+
+/// Kind of the last record, which is the file's own: the probes have none of this number.
+const END: u16 = u16::MAX;
+
+/// What is read at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// The beginning of every version's header.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Prefix {
+    magic: [u8; 8],
+    version: u16,
+    /// Bytes of the whole header: the first record begins there.
+    header_len: u16,
+    byte_order: u32,
+}
+
+/// The header of [`VERSION`]. A longer one begins like this.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawHeader {
+    prefix: Prefix,
+    page_size: u32,
+    reserved: u32,
+    start_ns: u64,
+    /// Filled up with zeros.
+    arch: [u8; 16],
+    /// Filled up with zeros.
+    kernel: [u8; 64],
+}
+
+/// The last record.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawEnd {
+    header: Header,
+    emitted: u64,
+    dropped: u64,
+    untracked: u64,
+    missed: u64,
+}
+
+// Files outlive the build that wrote them: this may only change on purpose, with docs/TRACE_FORMAT.md
+// and, where an older memtrace would read it wrongly, with VERSION.
+const _: () = {
+    assert!(size_of::<Prefix>() == 16);
+    assert!(offset_of!(Prefix, version) == 8);
+    assert!(offset_of!(Prefix, header_len) == 10);
+    assert!(offset_of!(Prefix, byte_order) == 12);
+    assert!(size_of::<RawHeader>() == 112);
+    assert!(offset_of!(RawHeader, page_size) == 16);
+    assert!(offset_of!(RawHeader, start_ns) == 24);
+    assert!(offset_of!(RawHeader, arch) == 32);
+    assert!(offset_of!(RawHeader, kernel) == 48);
+    assert!(size_of::<RawEnd>() == 64);
+    assert!(Kind::from_raw(END).is_none());
+};
+
+/// Where and when a trace was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceHeader {
+    /// `uname -m`, at most 16 bytes.
+    pub arch: String,
+    /// `uname -r`, at most 64 bytes.
+    pub kernel: String,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// When the probes were attached, `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+}
+
+/// How a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceEnd {
+    /// When, `CLOCK_BOOTTIME`.
+    pub time_ns: u64,
+    /// The probes' own counters.
+    pub stats: ProbeStats,
+    /// Runs of probes that the kernel skipped.
+    pub missed: u64,
+}
+
+/// Why something is not a trace that this build can read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not a byte.
+    #[error("it is empty")]
+    Empty,
+    /// It begins differently.
+    #[error("it is not a trace")]
+    NotATrace,
+    /// It ends too early even for its header.
+    #[error("it is cut in its header, after {0} bytes")]
+    CutHeader(usize),
+    /// Written by a newer memtrace.
+    #[error("it has version {0} of the format, and this memtrace reads {VERSION}")]
+    NewerVersion(u16),
+    /// Written on a machine that keeps numbers the other way round.
+    #[error("it was recorded on a machine of the other byte order")]
+    OtherByteOrder,
+    /// Written where pages have another size.
+    #[error("it was recorded with pages of {0} bytes, and this memtrace counts in {PAGE}")]
+    OtherPageSize(u32),
+    /// A header that no memtrace writes.
+    #[error("its header is damaged")]
+    Damaged,
+    /// The source failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads a trace in bounded memory: 64 KiB and one record.
+///
+/// As an iterator it yields events, as [`Records`] does.
+#[derive(Debug)]
+pub struct TraceReader<R> {
+    header: TraceHeader,
+    records: Records<BufReader<R>>,
+    end: Option<TraceEnd>,
+}
+
+impl<R: Read> TraceReader<R> {
+    /// Reads the header.
+    pub fn open(source: R) -> Result<Self, OpenError> {
+        let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
+        let bytes = up_to(&mut source, size_of::<Prefix>())?;
+        let begins = bytes.iter().zip(&MAGIC).all(|(byte, expected)| byte == expected);
+        let Prefix { version, header_len, byte_order, .. } =
+            match Prefix::read_from_bytes(&bytes[..]) {
+                _ if bytes.is_empty() => return Err(OpenError::Empty),
+                _ if !begins => return Err(OpenError::NotATrace),
+                Err(_) => return Err(OpenError::CutHeader(bytes.len())),
+                Ok(prefix) => prefix,
+            };
+        match byte_order {
+            BYTE_ORDER => {}
+            other if other.swap_bytes() == BYTE_ORDER => return Err(OpenError::OtherByteOrder),
+            _ => return Err(OpenError::Damaged),
+        }
+        if version > VERSION {
+            return Err(OpenError::NewerVersion(version));
+        }
+        if version == 0 || usize::from(header_len) < size_of::<RawHeader>() {
+            return Err(OpenError::Damaged);
+        }
+        let rest = up_to(&mut source, usize::from(header_len) - bytes.len())?;
+        let bytes = [bytes, rest].concat();
+        if bytes.len() < usize::from(header_len) {
+            return Err(OpenError::CutHeader(bytes.len()));
+        }
+        // What a longer header says more is not for this build.
+        let (raw, _) = RawHeader::read_from_prefix(&bytes).map_err(|_| OpenError::Damaged)?;
+        let RawHeader { prefix: _, page_size, reserved: _, start_ns, arch, kernel } = raw;
+        if u64::from(page_size) != PAGE {
+            return Err(OpenError::OtherPageSize(page_size));
+        }
+        let (arch, kernel) = (text(&arch), text(&kernel));
+        let header = TraceHeader { arch, kernel, page_size: u64::from(page_size), start_ns };
+        Ok(Self { header, records: Records::new(source, u64::from(header_len)), end: None })
+    }
+
+    /// Returns where and when it was recorded.
+    pub const fn header(&self) -> &TraceHeader {
+        &self.header
+    }
+
+    /// Returns how the recording ended, once everything was read; `None` when the trace is cut.
+    pub const fn end(&self) -> Option<TraceEnd> {
+        self.end
+    }
+
+    /// Returns what was read so far: how many records, how many of them not understood, up to which
+    /// byte, and what was left over at a cut.
+    pub const fn records(&self) -> &Records<BufReader<R>> {
+        &self.records
+    }
+
+    fn next_event(&mut self) -> Result<Option<Event>, RecordError> {
+        while let Some((header, record)) = self.records.next_record()? {
+            if header.kind == END
+                && let Ok((end, _)) = RawEnd::read_from_prefix(record)
+            {
+                let RawEnd { header: Header { time_ns, .. }, emitted, dropped, untracked, missed } =
+                    end;
+                let stats = ProbeStats { emitted, dropped, untracked };
+                self.end = Some(TraceEnd { time_ns, stats, missed });
+                self.records.stop();
+                break;
+            }
+            match decode(record) {
+                Ok(event) => return Ok(Some(event)),
+                Err(_) => self.records.pass_over(),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: Read> Iterator for TraceReader<R> {
+    type Item = Result<Event, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_event().transpose()
+    }
+}
+
+/// Writes a trace. Give it a buffered writer: each record is written by itself.
+#[derive(Debug)]
+pub struct TraceWriter<W> {
+    sink: W,
+}
+
+impl<W: Write> TraceWriter<W> {
+    /// Writes the header. Names that are too long are cut.
+    pub fn create(mut sink: W, header: &TraceHeader) -> io::Result<Self> {
+        let TraceHeader { arch, kernel, page_size, start_ns } = header;
+        let page_size = u32::try_from(*page_size).map_err(io::Error::other)?;
+        let prefix = Prefix {
+            magic: MAGIC,
+            version: VERSION,
+            header_len: size_of::<RawHeader>() as u16,
+            byte_order: BYTE_ORDER,
+        };
+        let (arch, kernel) = (filled_up(arch), filled_up(kernel));
+        let raw = RawHeader { prefix, page_size, reserved: 0, start_ns: *start_ns, arch, kernel };
+        sink.write_all(raw.as_bytes())?;
+        Ok(Self { sink })
+    }
+
+    /// Writes a record as the probes gave it.
+    ///
+    /// Errors: [`io::ErrorKind::InvalidInput`] where its length is not what its header says, for
+    /// nothing behind it could be read.
+    pub fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        let len = Header::read_from_prefix(record).ok().map(|(header, _)| header.len);
+        if len.map(usize::from) != Some(record.len()) {
+            let what = "a record whose length is not what it says";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.sink.write_all(record)
+    }
+
+    /// Writes the last record and everything that waits in the writer.
+    pub fn finish(mut self, end: &TraceEnd) -> io::Result<()> {
+        let &TraceEnd { time_ns, stats: ProbeStats { emitted, dropped, untracked }, missed } = end;
+        let len = size_of::<RawEnd>() as u16;
+        let header = Header { time_ns, kind: END, len, ..Header::default() };
+        let raw = RawEnd { header, emitted, dropped, untracked, missed };
+        self.write(raw.as_bytes())?;
+        self.sink.flush()
+    }
+}
+
+/// Reads `len` bytes, fewer where the source ends.
+fn up_to(source: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    source.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns a name of which zeros fill up the rest.
+fn text(bytes: &[u8]) -> String {
+    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+fn filled_up<const N: usize>(name: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let len = name.len().min(N);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
+#[cfg(test)]
+#[path = "trace_file_tests.rs"]
+mod tests;

@@ -1,0 +1,77 @@
+//! Changes that no system call of the traced process made: by io_uring, a debugger, another
+//! process, userfaultfd.
+
+pub(crate) mod workload;
+
+use libtest_mimic::{Failed, Trial};
+
+use super::{
+    driver::{Attached, PAGE, Report, Started, run, trial},
+    maps::same_map,
+    paths::N,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("outside::advice_through_io_uring_is_booked", io_uring),
+        trial("outside::calls_that_a_debugger_injects_are_followed", injected),
+        trial("outside::what_userfaultfd_splits_and_moves_is_followed", userfaultfd),
+        trial("outside::a_victim_that_another_releases_is_accounted_whole", released),
+    ]
+}
+
+/// Attaches to a workload, has it do its work, and holds map and books against the kernel.
+fn followed(workload: &str) -> Result<Report, Failed> {
+    let mut workload = Started::new(&[workload])?;
+    let attached = Attached::new(&[], &[workload.pid()])?;
+    workload.go()?;
+    workload.expect("stopped")?;
+    let report = attached.stop()?;
+    report.check_books()?;
+    same_map(&report, workload.pid())?;
+    Ok(report)
+}
+
+fn io_uring() -> Result<(), Failed> {
+    let report = followed("io_uring_advice")?;
+    let other = report.path("other");
+    // The kernel runs it in a thread of its own: there is no call to see.
+    if other.zapped.abs_diff(N) > N / 100 || other.freed.abs_diff(N) > N / 10 {
+        return Err(format!("{other:?}: {}", report.process()["reclaimed"]).into());
+    }
+    Ok(())
+}
+
+fn injected() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["inject"])?;
+    report.check_books()?;
+    let processes = report.0["processes"].as_array().ok_or("no processes")?;
+    let child = processes.get(1).ok_or("no child")?;
+    let munmap = &child["reclaimed"]["by_path"]["munmap"];
+    let zapped = munmap["zapped"].as_u64().unwrap_or(0) / PAGE;
+    if zapped.abs_diff(N) > N / 100 {
+        return Err(format!("the child was made to unmap {N} pages: {munmap}").into());
+    }
+    Ok(())
+}
+
+fn userfaultfd() -> Result<(), Failed> {
+    followed("userfaultfd").map(drop)
+}
+
+fn released() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["release_victim"])?;
+    report.check_books()?;
+    let processes = report.0["processes"].as_array().ok_or("no processes")?;
+    let [caller, victim] = processes.as_slice() else {
+        return Err(format!("two processes, not {}", processes.len()).into());
+    };
+    let zapped = |process: &serde_json::Value| {
+        process["reclaimed"]["by_path"]["exit"]["zapped"].as_u64().unwrap_or(0) / PAGE
+    };
+    if !(N..N + N / 2).contains(&zapped(victim)) || zapped(caller) > N / 2 {
+        let (victim, caller) = (zapped(victim), zapped(caller));
+        return Err(format!("exit: {victim} pages of the victim, {caller} of the caller").into());
+    }
+    Ok(())
+}
