@@ -38,6 +38,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         Kind::FileName => Event::FileName(record(bytes)?),
         Kind::TaskSeed => Event::TaskSeed(record(bytes)?),
         Kind::TeardownRun => Event::TeardownRun(record(bytes)?),
+        Kind::RegionOffset => Event::RegionOffset(record(bytes)?),
     })
 }
 

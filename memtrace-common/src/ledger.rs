@@ -154,6 +154,9 @@ pub struct ProbeStats {
     pub dropped: u64,
     /// Address spaces that could not be followed because the table was full.
     pub untracked: u64,
+    /// Operations for which a record was wanted, counted before there was room for it or not:
+    /// `emitted + dropped`, or one of the three is wrong.
+    pub operations: u64,
 }
 
 impl core::ops::Add for ProbeStats {
@@ -164,6 +167,7 @@ impl core::ops::Add for ProbeStats {
             emitted: self.emitted + other.emitted,
             dropped: self.dropped + other.dropped,
             untracked: self.untracked + other.untracked,
+            operations: self.operations + other.operations,
         }
     }
 }

@@ -46,19 +46,25 @@ pub(crate) fn emit<R: Record + 'static>(record: R) {
 }
 
 /// Reserves room for a record, lets `fill` write it in place, and submits it; or counts it as
-/// dropped. `fill` must write every byte.
+/// dropped. `fill` must write every byte. Returns whether there was room.
 #[inline(always)]
-pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
-    let Some(stats) = STATS.get_ptr_mut(0) else { return };
+pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) -> bool {
+    let Some(stats) = STATS.get_ptr_mut(0) else { return false };
+    // SAFETY: `stats` points into a live map value.
+    count(unsafe { &raw mut (*stats).operations });
     match EVENTS.reserve::<R>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
             entry.submit(wakeup::<R>());
             // SAFETY: `stats` points into a live map value.
             count(unsafe { &raw mut (*stats).emitted });
+            true
         }
-        // SAFETY: as above.
-        None => count(unsafe { &raw mut (*stats).dropped }),
+        None => {
+            // SAFETY: as above.
+            count(unsafe { &raw mut (*stats).dropped });
+            false
+        }
     }
 }
 

@@ -43,6 +43,8 @@ globals! {
     PERCPU_SIZE: u32 = 40,
     /// 1 where `rss_stat` has a third argument, the new count (before 6.2).
     RSS_HAS_COUNT: u32 = 0,
+    /// 1 where a VMA gets its offset after it was stored (before 6.3).
+    OFFSET_COMES_LATE: u32 = 0,
     /// Bit number of `PG_uptodate`.
     PG_UPTODATE: u32 = 0,
     /// CPUs on which a process is seeded before its counting begins.

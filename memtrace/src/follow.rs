@@ -53,6 +53,11 @@ impl Follower {
         &self.probes
     }
 
+    /// Returns how many records were taken out of the ring buffer.
+    pub const fn received(&self) -> u64 {
+        self.live.received()
+    }
+
     /// Returns how many records were not understood.
     pub const fn unknown(&self) -> u64 {
         self.live.unknown()

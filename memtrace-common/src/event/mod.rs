@@ -35,6 +35,8 @@ pub enum Kind {
     TaskSeed = 10,
     /// Neighbouring frames that came back while an address space was torn down.
     TeardownRun = 11,
+    /// A VMA got its offset after it was stored.
+    RegionOffset = 12,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             9 => Self::FileName,
             10 => Self::TaskSeed,
             11 => Self::TeardownRun,
+            12 => Self::RegionOffset,
             _ => return None,
         })
     }
@@ -128,6 +131,8 @@ records! {
     TaskSeed(TaskSeed),
     /// See [`TeardownRun`].
     TeardownRun(TeardownRun),
+    /// See [`Kind::RegionOffset`].
+    RegionOffset(Region),
 }
 
 macro_rules! kinds {
@@ -140,7 +145,7 @@ macro_rules! kinds {
 kinds!(Call, Fork, Exec, Exit, MmEnd, Fault, FileName, TaskSeed, TeardownRun);
 
 impl Record for Region {
-    /// An erased range is written with [`Kind::UnmapRegion`] instead.
+    /// Or [`Kind::UnmapRegion`], or [`Kind::RegionOffset`].
     const KIND: Kind = Kind::MapRegion;
 }
 

@@ -30,7 +30,8 @@ impl Backing {
 }
 
 /// A VMA as the kernel stored it ([`super::Kind::MapRegion`]), or a range that it erased
-/// ([`super::Kind::UnmapRegion`]: only `start`, `end` and `seq` count).
+/// ([`super::Kind::UnmapRegion`]: only `start`, `end` and `seq` count), or one that got another
+/// offset ([`super::Kind::RegionOffset`]: `pgoff` as well).
 ///
 /// Source: tracepoint `maple_tree:ma_write` and `struct vm_area_struct`.
 #[derive(

@@ -51,27 +51,51 @@ pub(crate) struct Mm {
     /// Where each CPU keeps its share of the counters.
     slot: u32,
     reserved: u32,
-    /// The VMA that was stored last, and the write section.
-    stored: [u64; 6],
+    /// The VMA that was stored last.
+    pub(crate) stored: Stored,
 }
 
-impl Mm {
-    /// Tells whether a VMA was stored just so in this write section: one store fires the tracepoint
-    /// on its way through the tree more than once, at first before the VMA has its file.
+/// A VMA as it was when it was stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Stored {
+    pub(crate) vma: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    flags: u64,
+    file: u64,
+    pub(crate) pgoff: u64,
+    /// Number of the write section.
+    pub(crate) section: u64,
+}
+
+impl Stored {
+    /// Reads a VMA that is, or was, stored in write section `section`.
     #[inline(always)]
-    pub(crate) fn stores_again(&mut self, vma: u64) -> bool {
+    pub(crate) fn read(vma: u64, section: u64) -> Self {
         let field = |field| kernel::read::<u64>(vma, field);
-        let now = [
+        Self {
             vma,
-            field(&kernel::VMA_START),
-            field(&kernel::VMA_END),
-            field(&kernel::VMA_FLAGS),
-            field(&kernel::VMA_FILE),
-            self.ledger.sections,
-        ];
-        let again = self.stored == now;
-        self.stored = now;
-        again
+            start: field(&kernel::VMA_START),
+            end: field(&kernel::VMA_END),
+            flags: field(&kernel::VMA_FLAGS),
+            file: field(&kernel::VMA_FILE),
+            pgoff: field(&kernel::VMA_PGOFF),
+            section,
+        }
+    }
+
+    /// Returns the offset that it got after it was stored (`__vma_adjust`, mm/mmap.c, 6.1), if it is
+    /// still the same VMA.
+    #[inline(always)]
+    pub(crate) fn late_offset(&self) -> Option<u64> {
+        let now = Self::read(self.vma, self.section);
+        // In one go: each branch doubles what the verifier has to follow.
+        let other = (now.start ^ self.start)
+            | (now.end ^ self.end)
+            | (now.flags ^ self.flags)
+            | (now.file ^ self.file);
+        (other == 0 && now.pgoff != self.pgoff).then_some(now.pgoff)
     }
 }
 

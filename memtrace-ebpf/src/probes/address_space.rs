@@ -11,7 +11,7 @@ use aya_ebpf::{
 use memtrace_common::{Backing, Call, FileName, Kind, Path, Region, Syscall};
 
 use crate::{
-    books::{self, Mm},
+    books::{self, Mm, Stored},
     emit::{self, emit, emit_with},
     kernel::{self, Typed},
 };
@@ -48,6 +48,8 @@ fn section(mm: u64, write: u64, success: u64) -> i32 {
         }
         return 0;
     }
+    // SAFETY: a live map value; the mm's lock is held for writing.
+    correct(mm, unsafe { &mut *books });
     let seq = books::open_section(books);
     if let Some(task) = books::task() {
         task.seq = seq;
@@ -77,6 +79,13 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
     // SAFETY: a live map value; the mm's lock is held for writing.
     let books = unsafe { &mut *books };
     let seq = books.ledger.sections;
+    // One store fires on its way through the tree more than once, at first before the VMA has its
+    // file.
+    let stored = Stored::read(vma, seq);
+    if vma != 0 && stored == books.stored {
+        return 0;
+    }
+    correct(mm, books);
     if vma == 0 {
         let start: u64 = kernel::read(mas, &kernel::MAS_INDEX);
         let last: u64 = kernel::read(mas, &kernel::MAS_LAST);
@@ -84,10 +93,23 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
         emit(Region { header, seq, start, end: last.saturating_add(1), ..Region::default() });
         return 0;
     }
-    if !books.stores_again(vma) {
-        emit(region(mm, vma, seq));
-    }
+    books.stored = stored;
+    emit(region(mm, vma, seq));
     0
+}
+
+/// Emits the offset of the VMA that was stored last, if it got it only now.
+#[inline(always)]
+fn correct(mm: u64, books: &mut Mm) {
+    if kernel::OFFSET_COMES_LATE.load() == 0 {
+        return;
+    }
+    if let Some(pgoff) = books.stored.late_offset() {
+        books.stored.pgoff = pgoff;
+        let Stored { start, end, section: seq, .. } = books.stored;
+        let header = emit::header::<Region>(Kind::RegionOffset, mm);
+        emit(Region { header, seq, start, end, pgoff, ..Region::default() });
+    }
 }
 
 /// Tells whether `mm` is one that the current process builds by exec, or for a followed child.
@@ -131,15 +153,14 @@ pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
         region.name_tag = (name ^ name >> 32) as u16;
         let file = [region.inode, u64::from(region.dev) << 16 | u64::from(region.name_tag)];
         // SAFETY: a copy of a value that is written whole.
-        if unsafe { NAMED.get(file) }.copied() != Some(name) {
+        if unsafe { NAMED.get(file) }.copied() != Some(name) && name_file(mm, dentry, &region) {
             let _ = NAMED.insert(file, name, 0);
-            name_file(mm, dentry, &region);
         }
     }
     region
 }
 
-fn name_file(mm: u64, dentry: u64, &Region { inode, dev, name_tag, .. }: &Region) {
+fn name_file(mm: u64, dentry: u64, &Region { inode, dev, name_tag, .. }: &Region) -> bool {
     let name: u64 = kernel::read(dentry, &kernel::DENTRY_NAME);
     let header = emit::header::<FileName>(Kind::FileName, mm);
     emit_with(|place: *mut FileName| {
@@ -148,7 +169,7 @@ fn name_file(mm: u64, dentry: u64, &Region { inode, dev, name_tag, .. }: &Region
             place.write(FileName { header, inode, dev, name_tag, reserved: 0, name: [0; 64] });
             bpf_probe_read_kernel_str((&raw mut (*place).name).cast(), 64, name as *const _);
         }
-    });
+    })
 }
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).
@@ -215,9 +236,9 @@ fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
         mm = task.advised;
         task.advised = 0;
     }
-    if books::followed(mm).is_none() {
-        return;
-    }
+    let Some(books) = books::followed(mm) else { return };
+    // SAFETY: a live map value. Another thread may be at work on it by now: then it has corrected it.
+    correct(mm, unsafe { &mut *books });
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     let args =
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };

@@ -43,7 +43,9 @@ fn seed_iter(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let mm = task.follow(&kernel::TASK_MM);
-    if mm.is_null() {
+    // The last thread may be past the probe of its exit, though its mm is not gone yet.
+    let living = task.follow(&kernel::TASK_SIGNAL).load::<u32>(&kernel::SIGNAL_LIVE);
+    if mm.is_null() || living == 0 {
         return 0;
     }
     let tracked = books::seed(mm);

@@ -30,13 +30,22 @@ pub(super) struct Attach {
 impl Attach {
     /// Traces, then reports.
     pub(super) fn main(self, common: &Common) -> Outcome {
-        let mut pids = Vec::new();
+        let (mut pids, mut gone) = (Vec::new(), Vec::new());
         for &pid in &self.pids {
-            check_process(pid)?;
-            check_executable((procfs::memory_dir(pid) + "/exe").as_ref())?;
-            if !pids.contains(&pid) {
-                pids.push(pid);
+            match check_process(pid) {
+                // One of many may be gone by the time that it is looked at.
+                Err(failure) if failure.is_gone() && self.pids.len() > 1 => gone.push(pid),
+                checked => {
+                    checked?;
+                    check_executable((procfs::memory_dir(pid) + "/exe").as_ref())?;
+                    if !pids.contains(&pid) {
+                        pids.push(pid);
+                    }
+                }
             }
+        }
+        for pid in &gone {
+            log::warn!("there is no process {pid} (any more)");
         }
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stdout)?;
@@ -47,20 +56,23 @@ impl Attach {
         runtime.block_on(async {
             let mut tracer = Tracer::attach(&self.tracing, common, true)?;
             let stopped = stop(self.duration)?;
-            let mut gone = Vec::new();
+            let mut traced = 0;
             for &pid in &pids {
                 match tracer.seed(pid) {
-                    Ok(()) => {}
-                    Err(error) if error.is::<Gone>() => gone.push(pid),
+                    Ok(()) => traced += 1,
+                    Err(error) if error.is::<Gone>() => {
+                        log::warn!("process {pid} exited while it was being attached");
+                        gone.push(pid);
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
-            if gone.len() == pids.len() {
-                let error = anyhow!("process {} exited while it was being attached", gone[0]);
+            if traced == 0 {
+                let error = match gone.as_slice() {
+                    [pid] => anyhow!("process {pid} exited while it was being attached"),
+                    gone => anyhow!("all {} processes are gone", gone.len()),
+                };
                 return Err(Failure::new(Failure::FAILED, error, "nothing was traced"));
-            }
-            for pid in &gone {
-                log::warn!("process {pid} exited while it was being attached");
             }
             log::info!("tracing");
             Tracer::hurry();
@@ -92,6 +104,17 @@ pub(super) fn stop(duration: Option<Duration>) -> Result<impl Future<Output = Re
     })
 }
 
+/// There is nothing to trace.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoProcess {
+    /// Nobody has this number.
+    #[error("there is no process {0}")]
+    None(u32),
+    /// It exited and was not waited for.
+    #[error("process {0} ({1}) exited already: its memory is gone")]
+    Exited(u32, String),
+}
+
 /// Checks that `pid` is a process that can be traced.
 pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
     if pid == 0 {
@@ -107,7 +130,7 @@ pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
     let Some(found) = found else {
         return Err(Failure::new(
             Failure::FAILED,
-            anyhow!("there is no process {pid}"),
+            NoProcess::None(pid).into(),
             "find it with `pgrep -f NAME`; in a container, PIDs differ from the host's",
         ));
     };
@@ -126,7 +149,7 @@ pub(super) fn check_process(pid: u32) -> Result<procfs::Found, Failure> {
     if procfs::living_thread(pid).is_none() {
         return Err(Failure::new(
             Failure::FAILED,
-            anyhow!("process {pid} ({}) exited already: its memory is gone", found.stat.comm),
+            NoProcess::Exited(pid, found.stat.comm).into(),
             "it is a zombie until its parent waits for it",
         ));
     }

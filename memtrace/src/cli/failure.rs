@@ -2,6 +2,7 @@
 
 use std::{io::Read as _, process::ExitCode};
 
+use super::attach::NoProcess;
 use crate::{
     probe::{attach::Gone, btf::KernelBtf, load::Refused, plan::Unsupported},
     sink::printable,
@@ -36,6 +37,11 @@ impl Failure {
     /// Returns a failure of what was asked.
     pub(super) fn usage(error: String, hint: impl Into<String>) -> Self {
         Self::new(Self::USAGE, anyhow::Error::msg(error), hint)
+    }
+
+    /// Tells whether it is only that a process is not there any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.error.is::<NoProcess>()
     }
 
     /// Prints it to stderr and returns the exit code.

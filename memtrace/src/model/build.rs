@@ -66,7 +66,7 @@ pub fn report(
     residency: &HashMap<u32, Residency>,
 ) -> Report {
     let Surroundings { host, start_ns, end_ns, stats, missed, probes } = surroundings;
-    let ProbeStats { emitted, dropped, untracked } = stats;
+    let ProbeStats { emitted, dropped, untracked, .. } = stats;
     let processes = model.processes().iter();
     Report {
         schema: SCHEMA,

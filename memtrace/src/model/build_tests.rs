@@ -228,7 +228,7 @@ fn a_path_that_detached_nothing_is_there_when_it_was_called() {
 #[test]
 fn a_window_in_which_something_was_lost_is_not_complete() {
     let complete = |dropped, untracked| {
-        let stats = ProbeStats { emitted: 9, dropped, untracked };
+        let stats = ProbeStats { emitted: 9, dropped, untracked, ..ProbeStats::default() };
         let window = report(&Model::default(), surroundings(stats), &HashMap::new()).window;
         assert_eq!((window.emitted, window.dropped), (9, dropped));
         window.complete

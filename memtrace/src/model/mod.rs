@@ -62,6 +62,14 @@ impl Model {
                 self.space_mut(region.header.mm).erase(region);
                 None
             }
+            Event::RegionOffset(region) => {
+                self.space_mut(region.header.mm).regions.set_offset(
+                    region.start..region.end,
+                    region.pgoff,
+                    region.seq,
+                );
+                None
+            }
             Event::Call(call) => self.call(call),
             Event::Fork(fork) => Some(self.fork(fork)),
             Event::Exec(exec) => Some(self.exec(exec)),

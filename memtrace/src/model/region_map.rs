@@ -272,6 +272,20 @@ impl RegionMap {
         Some(end)
     }
 
+    /// Gives the VMA that was stored at `range` in write section `seq` the offset that it got later:
+    /// `pgoff` pages.
+    pub fn set_offset(&mut self, range: Range<u64>, pgoff: u64, seq: u64) {
+        if let Some(vma) = self.by_start.get_mut(&range.start)
+            && vma.range == range
+            && vma.seq == seq
+        {
+            match &mut vma.backing {
+                Backing::Anon { index } => *index = pgoff,
+                Backing::File { offset, .. } => *offset = pgoff.wrapping_mul(PAGE),
+            }
+        }
+    }
+
     /// Returns the parts of `range` that no write section after `seq` protected, as far as is known.
     fn not_protected_later(&self, range: Range<u64>, seq: u64) -> Vec<Range<u64>> {
         let mut parts = vec![range];

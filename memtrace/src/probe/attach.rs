@@ -78,7 +78,7 @@ struct Mm {
     number: u64,
     slot: u32,
     reserved: u32,
-    stored: [u64; 6],
+    stored: [u64; 7],
 }
 
 impl Mm {

@@ -68,6 +68,8 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
     let others = vec![
         ("PERCPU_SIZE", btf.size("percpu_counter").unwrap_or(0)),
         ("RSS_HAS_COUNT", u32::from(has_count)),
+        // The function that sets a VMA's offset after it was stored (mm/mmap.c, up to 6.2).
+        ("OFFSET_COMES_LATE", u32::from(btf.has_function("__vma_adjust"))),
         ("PG_UPTODATE", uptodate.unwrap_or(0)),
     ];
     (facts, Globals { offsets, others })

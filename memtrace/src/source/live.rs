@@ -10,6 +10,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// The ring buffer's reading end.
 pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
+    /// Records that were taken.
+    received: u64,
     /// Records of kinds that this build does not know.
     unknown: u64,
 }
@@ -21,7 +23,7 @@ impl Live {
         // SAFETY: the ring buffer keeps its map's descriptor open for as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .context("cannot wait for events")?;
-        Ok(Self { ring, unknown: 0 })
+        Ok(Self { ring, received: 0, unknown: 0 })
     }
 
     /// Waits until the probes say that events are there. They do so every 64 KiB only: look on a
@@ -35,12 +37,18 @@ impl Live {
     pub fn drain(&mut self, mut raw: impl FnMut(&[u8]), mut each: impl FnMut(&Event)) {
         let ring = self.ring.get_mut();
         while let Some(record) = ring.next() {
+            self.received += 1;
             raw(&record);
             match decode(&record) {
                 Ok(event) => each(&event),
                 Err(_) => self.unknown += 1,
             }
         }
+    }
+
+    /// Returns the number of records that were taken.
+    pub const fn received(&self) -> u64 {
+        self.received
     }
 
     /// Returns the number of records that could not be read.

@@ -208,7 +208,8 @@ impl<R: Read> TraceReader<R> {
             {
                 let RawEnd { header: Header { time_ns, .. }, emitted, dropped, untracked, missed } =
                     end;
-                let stats = ProbeStats { emitted, dropped, untracked };
+                let operations = emitted.saturating_add(dropped);
+                let stats = ProbeStats { emitted, dropped, untracked, operations };
                 self.end = Some(TraceEnd { time_ns, stats, missed });
                 self.records.stop();
                 break;
@@ -268,7 +269,8 @@ impl<W: Write> TraceWriter<W> {
 
     /// Writes the last record and everything that waits in the writer.
     pub fn finish(mut self, end: &TraceEnd) -> io::Result<()> {
-        let &TraceEnd { time_ns, stats: ProbeStats { emitted, dropped, untracked }, missed } = end;
+        let &TraceEnd { time_ns, stats: ProbeStats { emitted, dropped, untracked, .. }, missed } =
+            end;
         let len = size_of::<RawEnd>() as u16;
         let header = Header { time_ns, kind: END, len, ..Header::default() };
         let raw = RawEnd { header, emitted, dropped, untracked, missed };

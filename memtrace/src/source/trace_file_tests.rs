@@ -13,7 +13,11 @@ fn header() -> TraceHeader {
 }
 
 fn end() -> TraceEnd {
-    TraceEnd { time_ns: 9, stats: ProbeStats { emitted: 3, dropped: 2, untracked: 1 }, missed: 4 }
+    TraceEnd {
+        time_ns: 9,
+        stats: ProbeStats { emitted: 3, dropped: 2, untracked: 1, operations: 5 },
+        missed: 4,
+    }
 }
 
 fn exit(tgid: u32, kind: u16) -> Vec<u8> {

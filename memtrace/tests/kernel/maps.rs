@@ -1,9 +1,15 @@
 //! The region map against `/proc/PID/maps`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use memtrace::source::procfs;
+use memtrace::{
+    follow::Follower,
+    probe::{attach::Options, plan::Asked},
+    source::procfs,
+    verify,
+};
+use memtrace_common::ProbeStats;
 
 use super::driver::{Attached, Report, Started, trial};
 
@@ -11,6 +17,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("maps::fifty_threads_end_in_the_kernels_map", || churned(&[], 50)),
         trial("maps::a_map_that_lost_records_is_right_again", lossy),
+        trial("maps::what_is_lost_is_counted_to_the_record", overloaded),
+        trial("maps::two_hundred_processes_are_attached_while_half_of_them_exit", many_processes),
         trial("maps::ten_thousand_regions_are_read_whole", || many_regions(10_000)),
         trial("maps::a_heap_that_grows_and_shrinks_is_followed", || churned(&["--follow"], 1)),
     ]
@@ -46,6 +54,84 @@ fn lossy() -> Result<(), Failed> {
         return Err(format!("a buffer of 4 KiB should have been too small: {window}").into());
     }
     same_map(&report, workload.pid())
+}
+
+/// Eight threads at full rate and a small buffer: drops are exact, and the map is right at the end.
+fn overloaded() -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let mut workload = Started::new(&["churn", "8"])?;
+    let asked = Asked { fault_events: false, running: true };
+    let options = Options { follow: false, asked, buffer_bytes: 64 << 10, log_level: 0 };
+    let mut follower = Follower::attach(options)?;
+    follower.seed(workload.pid())?;
+    let drain = |follower: &mut Follower| {
+        follower.drain(|_| {}, |model, event| drop(model.apply(event)));
+    };
+    let end = Instant::now() + CHURN;
+    while Instant::now() < end {
+        drain(&mut follower);
+        follower.heal()?;
+        std::thread::sleep(Follower::TICK);
+    }
+    workload.go()?;
+    workload.expect("stopped")?;
+    drain(&mut follower);
+    follower.heal()?;
+    let (ProbeStats { emitted, dropped, operations, .. }, _) = follower.counters()?;
+    let received = follower.received();
+    if dropped == 0 || emitted + dropped != operations || received != emitted {
+        return Err(format!(
+            "{operations} operations, {emitted} emitted, {dropped} dropped, {received} received"
+        )
+        .into());
+    }
+    let model = follower.model();
+    let process = model.living().next().ok_or("no process")?;
+    let space = process.space().ok_or("no address space")?;
+    let differences = verify::regions(model, space, &procfs::maps(workload.pid())?);
+    if !differences.is_empty() || model.resyncs() == 0 {
+        return Err(format!("{} resyncs, {differences:?}", model.resyncs()).into());
+    }
+    Ok(())
+}
+
+fn many_processes() -> Result<(), Failed> {
+    let mut staying = Vec::new();
+    let mut leaving = Vec::new();
+    for number in 0..200 {
+        let workload = Started::new(&["wait"])?;
+        if number % 2 == 0 { &mut staying } else { &mut leaving }.push(workload);
+    }
+    let all: Vec<u32> =
+        staying.iter().zip(&leaving).flat_map(|(one, two)| [one.pid(), two.pid()]).collect();
+    let dying = leaving.iter().map(Started::pid).collect::<Vec<u32>>();
+    // They exit one after the other from now on, while memtrace goes through the list.
+    let ending = std::thread::spawn(move || drop(leaving));
+    let path = super::driver::scratch("many.json");
+    let output = std::process::Command::new(super::driver::memtrace())
+        .args(["attach", "--duration", "1s", "--format", "json", "-o"])
+        .arg(&path)
+        .args(all.iter().map(u32::to_string))
+        .output()?;
+    ending.join().map_err(|_| "the ending thread")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    std::fs::remove_file(&path)?;
+    let processes = report["processes"].as_array().ok_or("no processes")?;
+    let reported = |pid: u32| processes.iter().find(|process| process["tgid"] == pid);
+    for pid in staying.iter().map(Started::pid) {
+        if reported(pid).is_none_or(|process| process["state"] != "running") {
+            return Err(format!("process {pid} runs: {:?}; {said}", reported(pid)).into());
+        }
+    }
+    for pid in dying {
+        let named = said.contains(&format!("process {pid} "));
+        if !named && reported(pid).is_none_or(|process| process["state"] != "exited") {
+            return Err(format!("process {pid} is gone: {:?}; {said}", reported(pid)).into());
+        }
+    }
+    Ok(())
 }
 
 fn many_regions(count: u32) -> Result<(), Failed> {

@@ -180,6 +180,10 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "inject" => outside::workload::inject(),
         "userfaultfd" => outside::workload::userfaultfd(),
         "release_victim" => outside::workload::release_victim(),
+        "wait" => {
+            say("ready");
+            told();
+        }
         "fuzz_victim" => super::fuzz::victim::main(args),
         other => panic!("no workload {other}"),
     }
