@@ -59,8 +59,10 @@ impl Line {
 
     fn of_kernel(mapping: &Mapping) -> Self {
         let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
-        // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13).
+        // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13). Names that a process gives itself
+        // (`PR_SET_VMA_ANON_NAME`) are not followed.
         let name = match path {
+            _ if path.starts_with("[anon:") || path.starts_with("[anon_shmem:") => "",
             _ if !mapping.is_anonymous() => last_component(path),
             "[vvar_vclock]" => "[vvar]",
             name => name,

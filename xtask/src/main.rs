@@ -5,6 +5,7 @@
 mod bench;
 mod bpf;
 mod command;
+mod docs;
 mod fuzz_maps;
 mod libtest;
 mod test;

@@ -5,7 +5,10 @@ use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,22 @@ pub(crate) fn trial(
         }
         test().map(|()| Completion::Completed)
     })
+}
+
+/// Lines for the table of kernels, printed when all tests are done: in between they would tear
+/// those of the tests.
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps a line for the end.
+pub(crate) fn note(line: String) {
+    NOTES.lock().expect("no test panics here").push(line);
+}
+
+/// Prints what was kept.
+pub(crate) fn print_notes() {
+    for line in NOTES.lock().expect("no test panics here").drain(..) {
+        println!("{line}");
+    }
 }
 
 /// The binary under test.

@@ -5,6 +5,7 @@
 
 mod driver;
 mod fuzz;
+mod hooks;
 mod maps;
 mod outside;
 mod paths;
@@ -37,10 +38,18 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Workloads of their own and two CPUs: side by side they would only wait for each other.
     arguments.test_threads.get_or_insert(1);
-    let trials: Vec<Trial> =
-        [paths::trials(), maps::trials(), tasks::trials(), outside::trials(), fuzz::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let trials: Vec<Trial> = [
+        paths::trials(),
+        maps::trials(),
+        tasks::trials(),
+        hooks::trials(),
+        outside::trials(),
+        fuzz::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    driver::print_notes();
+    conclusion.exit_code()
 }

@@ -17,7 +17,7 @@ use self::{
     table::{Row, render},
     tracer::{TRACERS, Tracer, elapsed_ns},
 };
-use crate::{command::run, workspace::Workspace};
+use crate::{command::run, docs, workspace::Workspace};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -58,9 +58,8 @@ pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
     let table = render(&rows, options.rounds, &kernel()?);
     print!("{table}");
     if options.update {
-        let path = workspace.root.join("docs/PERFORMANCE.md");
-        let text = fs::read_to_string(&path).context("cannot read docs/PERFORMANCE.md")?;
-        fs::write(&path, table::replace(&text, &table)?)?;
+        let command = "cargo xtask bench --update";
+        docs::update(workspace, "docs/PERFORMANCE.md", command, &table)?;
     }
     Ok(())
 }

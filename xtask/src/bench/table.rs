@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
-
 /// One workload under one tracer.
 pub(super) struct Row {
     workload: &'static str,
@@ -88,16 +86,6 @@ pub(super) fn render(rows: &[Row], rounds: usize, kernel: &str) -> String {
     text
 }
 
-const BEGIN: &str = "<!-- begin: written by `cargo xtask bench --update` -->\n";
-const END: &str = "<!-- end -->";
-
-/// Replaces what stands between the markers.
-pub(super) fn replace(text: &str, table: &str) -> Result<String> {
-    let (before, rest) = text.split_once(BEGIN).context("the first marker is missing")?;
-    let (_, after) = rest.split_once(END).context("the last marker is missing")?;
-    Ok(format!("{before}{BEGIN}\n{table}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +106,5 @@ mod tests {
         let text = render(&[own, peer], 1, "6.18");
         assert!(text.contains("| storm | memtrace run | 20 a page | 2.00 | 2.00 – 2.00 |"));
         assert!(text.contains("**Not below a peer:** storm: memtrace 2.00, strace 1.10."));
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() -> Result<()> {
-        let text = format!("a\n{BEGIN}old\n{END}\nb\n");
-        assert_eq!(replace(&text, "new\n")?, format!("a\n{BEGIN}\nnew\n\n{END}\nb\n"));
-        assert!(replace("nothing", "new").is_err());
-        Ok(())
     }
 }

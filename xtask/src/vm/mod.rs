@@ -11,6 +11,7 @@ mod kernels;
 mod outcome;
 mod qemu;
 mod report;
+mod table;
 mod unpack;
 mod version;
 
@@ -34,7 +35,7 @@ use self::{
     qemu::{Boot, Qemu},
     report::Verdict,
 };
-use crate::workspace::Workspace;
+use crate::{docs, workspace::Workspace};
 
 /// The options of `cargo xtask vm`.
 #[derive(Args)]
@@ -66,6 +67,9 @@ pub(crate) struct Options {
     /// Fetch QEMU 10 from Debian's backports where this machine's own is older
     #[arg(long)]
     fetch_qemu: bool,
+    /// Write what the kernels took and said into docs/KERNELS.md
+    #[arg(long)]
+    update: bool,
     /// Show the guests' output while they run
     #[arg(long, short)]
     verbose: bool,
@@ -109,6 +113,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let guest = Guest::build(workspace, options)?;
     let verdicts = run_all(options, &qemu, &guest, kernels)?;
     report::print(&verdicts, &missing);
+    if options.update {
+        let command = "cargo xtask vm --kernels all --update";
+        docs::update(workspace, "docs/KERNELS.md", command, &table::render(&verdicts))?;
+    }
     let failed = verdicts.iter().filter(|verdict| !verdict.complaints.is_empty()).count();
     if failed > 0 {
         bail!("{failed} of {} kernels failed", verdicts.len());

@@ -12,7 +12,7 @@ const LOG_LINES: usize = 60;
 #[derive(Clone)]
 pub(super) struct Verdict {
     pub(super) line: Line,
-    release: String,
+    pub(super) release: String,
     counts: Counts,
     elapsed: Duration,
     /// Why this is a failure; empty if it is none.
@@ -71,6 +71,20 @@ impl Verdict {
         };
         let (line, release) = (kernel.line.clone(), kernel.release.clone());
         Self { line, release, counts, elapsed, complaints, machine_failed, run }
+    }
+
+    /// Returns what the guest printed.
+    pub(super) fn output(&self) -> &str {
+        &self.run.output
+    }
+
+    /// Says how many tests passed.
+    pub(super) fn tests(&self) -> String {
+        let Counts { passed, failed, ignored } = self.counts;
+        match failed + ignored {
+            0 => format!("{passed} passed"),
+            _ => format!("{passed} passed, {failed} failed, {ignored} ignored"),
+        }
     }
 
     /// Returns the verdict as one line of the table.

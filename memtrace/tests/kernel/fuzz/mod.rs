@@ -25,7 +25,7 @@ use memtrace::{
 };
 
 use self::op::{Op, Random};
-use super::driver::{this, trial};
+use super::driver::{note, this, trial};
 
 /// Operations between two looks.
 const BATCH: usize = 100;
@@ -57,7 +57,9 @@ macro_rules! kept {
 kept!("protect_grows_down", "stored_before_its_file");
 
 fn fuzz_one(seed: u64, count: usize) -> Result<(), Failed> {
-    run(&ops_of(seed, count)).map(drop).map_err(|found| format!("seed {seed}: {found:#}").into())
+    let totals = run(&ops_of(seed, count)).map_err(|found| format!("seed {seed}: {found:#}"))?;
+    note(format!("@@FUZZ {totals}"));
+    Ok(())
 }
 
 fn ops_of(seed: u64, count: usize) -> Vec<Op> {
