@@ -6,6 +6,7 @@ mod bench;
 mod bpf;
 mod command;
 mod docs;
+mod fuzz;
 mod fuzz_maps;
 mod libtest;
 mod test;
@@ -33,6 +34,8 @@ enum Command {
     Test,
     /// Measure what tracing costs, side by side with strace and perf
     Bench(bench::Options),
+    /// Run the fuzz targets of the decoders, parsers and the model
+    Fuzz(fuzz::Options),
     /// Do random memory operations and hold memtrace's region maps against the kernel's
     FuzzMaps(fuzz_maps::Options),
     /// Run the kernel tests on Debian's kernels in QEMU
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bpf(options) => bpf::run(&workspace, &options),
         Command::Test => test::run(&workspace),
         Command::Bench(options) => bench::bench(&workspace, &options),
+        Command::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Command::FuzzMaps(options) => fuzz_maps::fuzz(&workspace, &options),
         Command::Vm(options) => vm::run(&workspace, &options),
     };

@@ -72,7 +72,7 @@ struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
     fn event(&mut self) -> Option<Event> {
-        let kinds: [(Kind, usize); 11] = [
+        let kinds: [(Kind, usize); 12] = [
             (Kind::MapRegion, size_of::<Region>()),
             (Kind::UnmapRegion, size_of::<Region>()),
             (Kind::Call, size_of::<Call>()),
@@ -84,6 +84,7 @@ impl Script<'_> {
             (Kind::FileName, size_of::<FileName>()),
             (Kind::TaskSeed, size_of::<TaskSeed>()),
             (Kind::TeardownRun, size_of::<TeardownRun>()),
+            (Kind::RegionOffset, size_of::<Region>()),
         ];
         let at = self.byte()?;
         let (kind, len) = kinds[usize::from(at) % kinds.len()];

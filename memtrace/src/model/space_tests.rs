@@ -286,6 +286,9 @@ fn mprotect_with_growsdown_begins_where_the_stack_does() {
     let flags: Vec<u64> = space.regions.iter().map(|vma| vma.flags & flag::PROTECTION).collect();
     assert_eq!(mapped(&space), [(10, 16), (16, 20)]);
     assert_eq!(flags, [flag::READ, flag::READ | flag::WRITE]);
+    // Nothing there: what lies above has nothing to do with it.
+    let nothing = call(&mut space, Syscall::Mprotect, [0, PAGE, flag::READ | GROWSDOWN], ENOMEM);
+    assert_eq!(nothing, 0..1);
 }
 
 #[test]
@@ -365,6 +368,17 @@ fn shmdt_counts_its_segment_though_the_kernels_erase_was_seen_first() {
     assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..27);
     assert_eq!(mapped(&space), [(27, 34)]);
     assert_eq!(given_up(&space, Path::Munmap), (1, 7));
+}
+
+#[test]
+fn shmdt_leaves_what_mremap_added_beyond_the_segment() {
+    let mut space = space(&[shmem(20..30, 5, 0, 1)]);
+    assert_eq!(call(&mut space, Syscall::Shmat, [5], 20 * PAGE as i64), 20..30);
+    // Grown to 25 pages, and protected in part: the kernel detaches what ends within the segment.
+    space.store(&shmem(20..45, 5, 0, 2));
+    space.store(&shmem(25..45, 5, 5, 3));
+    assert_eq!(call(&mut space, Syscall::Shmdt, [20 * PAGE], 0), 20..25);
+    assert_eq!((mapped(&space).as_slice(), space.stale), ([(25, 45)].as_slice(), false));
 }
 
 #[test]

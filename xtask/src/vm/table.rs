@@ -30,7 +30,7 @@ pub(super) fn render(verdicts: &[Verdict]) -> String {
                 || verdicts.iter().any(|verdict| {
                     let [run, attach] =
                         ["run", "attach"].map(|command| hook(verdict, command, &probe));
-                    run != attach && !(attach.as_deref() == Some("skipped"))
+                    run != attach && attach.as_deref() != Some("skipped")
                 });
             if differs {
                 let _ = writeln!(text, "| {probe} |{}", columns(verdicts, hooks));

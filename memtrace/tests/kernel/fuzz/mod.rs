@@ -6,7 +6,7 @@ mod shrink;
 pub(crate) mod victim;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Failed, Trial};
 use memtrace::{
     follow::Follower,
@@ -23,6 +23,7 @@ use memtrace::{
     source::procfs,
     verify::{self, Difference, Pages},
 };
+use memtrace_common::Event;
 
 use self::op::{Op, Random};
 use super::driver::{note, this, trial};
@@ -54,7 +55,7 @@ macro_rules! kept {
             &[$(($name, include_str!(concat!("../../data/fuzz/", $name, ".ops")))),+];
     };
 }
-kept!("protect_grows_down", "stored_before_its_file");
+kept!("protect_grows_down", "shmdt_of_a_grown_segment", "stored_before_its_file");
 
 fn fuzz_one(seed: u64, count: usize) -> Result<(), Failed> {
     let totals = run(&ops_of(seed, count)).map_err(|found| format!("seed {seed}: {found:#}"))?;
@@ -176,7 +177,12 @@ struct Session {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     totals: Totals,
+    /// The events that came last, to show those about what differs.
+    history: VecDeque<Event>,
 }
+
+/// Events that are remembered.
+const HISTORY: usize = 50_000;
 
 impl Session {
     fn start() -> Result<Self> {
@@ -191,7 +197,8 @@ impl Session {
         let mut follower = Follower::attach(options)?;
         let stdout = BufReader::new(stdout);
         follower.seed(child.id())?;
-        let mut session = Self { follower, child, stdin, stdout, totals: Totals::default() };
+        let (totals, history) = (Totals::default(), VecDeque::new());
+        let mut session = Self { follower, child, stdin, stdout, totals, history };
         session.batch(&[])?;
         Ok(session)
     }
@@ -215,14 +222,26 @@ impl Session {
             if differences.is_empty() {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "{differences}");
+            if start.elapsed() > PATIENCE {
+                bail!("{differences}{}", self.history());
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Holds every address space of the family against the kernel. Returns what differs.
     fn look(&mut self) -> Result<String> {
-        self.follower.drain(|_| {}, |model, event| drop(model.apply(event)));
+        let history = &mut self.history;
+        self.follower.drain(
+            |_| {},
+            |model, event| {
+                if history.len() == HISTORY {
+                    history.pop_front();
+                }
+                history.push_back(*event);
+                drop(model.apply(event));
+            },
+        );
         if !self.follower.model().stale().is_empty() {
             let differences = self.differences()?;
             self.totals.healed += u64::from(!differences.is_empty());
@@ -236,6 +255,46 @@ impl Session {
             self.pages(&mut differences)?;
         }
         Ok(differences)
+    }
+
+    /// Shows the events about the first region that differs.
+    fn history(&self) -> String {
+        let model = self.follower.model();
+        let mut text = String::new();
+        for process in model.living() {
+            let Some(space) = process.space() else { continue };
+            let Ok(mappings) = procfs::maps(process.tgid) else { continue };
+            let differences = verify::regions(model, space, &mappings);
+            let Some(Difference::OnlyModel(line) | Difference::OnlyKernel(line)) =
+                differences.first()
+            else {
+                continue;
+            };
+            let about = |start: u64, end: u64| start < line.end && line.start < end;
+            for event in self
+                .history
+                .iter()
+                .filter(|event| event.header().mm == model.mm(space).unwrap_or(0))
+            {
+                let shown = match event {
+                    Event::MapRegion(region) | Event::UnmapRegion(region) => {
+                        about(region.start, region.end).then(|| format!("{region:x?}"))
+                    }
+                    Event::Call(call) => {
+                        let [first, second, ..] = call.args;
+                        let old = about(first, first.saturating_add(second));
+                        let new = about(call.ret as u64, (call.ret as u64).saturating_add(1));
+                        (old || new).then(|| format!("{call:x?}"))
+                    }
+                    _ => None,
+                };
+                if let Some(shown) = shown {
+                    let _ = writeln!(text, "  {shown}");
+                }
+            }
+            break;
+        }
+        text
     }
 
     /// Holds the books of every address space against its page tables.
