@@ -244,3 +244,7 @@ impl Verdict {
         self.differences.is_empty() && self.looks > 0
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -76,6 +76,13 @@ fn main() -> ExitCode {
         traced("the_command_outlives_a_killed_memtrace", the_command_outlives_a_killed_memtrace),
         traced("attach_ends_when_the_process_exits", attach_ends_when_the_process_exits),
         traced("attach_ends_after_its_duration", attach_ends_after_its_duration),
+        traced("verify_agrees_with_the_kernel", || verify(&[])),
+        traced("verify_lets_a_stopped_process_run_on", || verify(&["--stop"])),
+        traced(
+            "a_killed_verify_leaves_no_process_stopped",
+            a_killed_verify_leaves_no_process_stopped,
+        ),
+        traced("verify_of_a_process_that_exits_says_so", verify_of_a_process_that_exits_says_so),
         traced("sigint_ends_attach_with_a_report", || {
             a_signal_ends_attach_with_a_report(Signal::SIGINT)
         }),
@@ -291,6 +298,47 @@ fn a_signal_ends_attach_with_a_report(signal: Signal) -> Result<(), Failed> {
     let report = text(&output.stdout);
     check(report.contains(" is running"), report)?;
     target.is_alive()
+}
+
+fn verify(options: &[&str]) -> Result<(), Failed> {
+    let mut target = Target::start()?;
+    let pid = target.running.child.id().to_string();
+    let args = ["verify", "--duration", "500ms", "--format", "json"];
+    let output = finish(memtrace([&args[..], options, &[&pid]].concat()))?;
+    is(output.status.code(), Some(0))?;
+    let verdict: Value = serde_json::from_slice(&output.stdout)?;
+    check(verdict["looks"].as_u64() > Some(0), format!("it looked: {verdict}"))?;
+    is(&verdict["differences"], &serde_json::json!([]))?;
+    is(&verdict["pages"][0], &verdict["pages"][1])?;
+    target.is_alive()
+}
+
+/// Killed in the middle of its looks, over and over.
+fn a_killed_verify_leaves_no_process_stopped() -> Result<(), Failed> {
+    let mut target = Target::start()?;
+    let pid = target.running.child.id();
+    let stopped = || -> Result<bool, Failed> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Ok(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['t', 'T'])))
+    };
+    let args = ["verify".to_owned(), "--stop".into(), "--duration".into(), "1m".into()];
+    let mut verifying = Running::start(memtrace([&args[..], &[pid.to_string()]].concat()))?;
+    until("the process is stopped", stopped)?;
+    verifying.child.kill()?;
+    verifying.child.wait()?;
+    until("the process runs again", || Ok(!stopped()?))?;
+    target.is_alive()
+}
+
+fn verify_of_a_process_that_exits_says_so() -> Result<(), Failed> {
+    let mut target = Target::start()?;
+    let pid = target.running.child.id().to_string();
+    let verifying = Running::start(memtrace(["verify", "-v", "--duration", "1m", &pid]))?;
+    until("it traces", || Ok(!bpf_programs_of(verifying.child.id())?.is_empty()))?;
+    drop(target.running.child.stdin.take());
+    let output = verifying.finish()?;
+    let said = text(&output.stdout) + &text(&output.stderr);
+    check(said.contains("exited"), said)
 }
 
 /// A shell that forks for each line that it gets, and answers.
