@@ -68,6 +68,7 @@ mod tests {
                 tgid: 42,
                 tid: 43,
                 cpu: 0,
+                sequence: 9,
                 kind: Kind::Call as u16,
                 len: size_of::<Call>() as u16,
             },

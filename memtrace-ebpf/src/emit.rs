@@ -30,7 +30,8 @@ pub(crate) fn header<R>(kind: Kind, mm: u64) -> Header {
         mm,
         tgid: kernel::tgid(),
         tid: kernel::tid(),
-        cpu: kernel::cpu(),
+        cpu: kernel::cpu() as u16,
+        sequence: 0,
         kind: kind as u16,
         len: size_of::<R>() as u16,
     }
@@ -50,11 +51,13 @@ pub(crate) fn emit<R: Record + 'static>(record: R) {
 #[inline(always)]
 pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) -> bool {
     let Some(stats) = STATS.get_ptr_mut(0) else { return false };
-    // SAFETY: `stats` points into a live map value.
-    count(unsafe { &raw mut (*stats).operations });
+    // SAFETY: `stats` points into a live map value that is only ever accessed atomically.
+    let sequence = unsafe { atomic::add(&raw mut (*stats).operations, 1) } as u16;
     match EVENTS.reserve::<R>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
+            // SAFETY: every record begins with its header.
+            unsafe { (*entry.as_mut_ptr().cast::<Header>()).sequence = sequence };
             entry.submit(wakeup::<R>());
             // SAFETY: `stats` points into a live map value.
             count(unsafe { &raw mut (*stats).emitted });

@@ -191,7 +191,8 @@ impl Traced {
 }
 
 fn header(kind: Kind, len: usize) -> Header {
-    Header { time_ns: 1, mm: MM, tgid: TGID, tid: TGID, cpu: 0, kind: kind as u16, len: len as u16 }
+    let (kind, len) = (kind as u16, len as u16);
+    Header { time_ns: 1, mm: MM, tgid: TGID, tid: TGID, cpu: 0, sequence: 0, kind, len }
 }
 
 fn nth_region(nth: u64) -> Range<u64> {

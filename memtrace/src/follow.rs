@@ -16,7 +16,7 @@ pub struct Follower {
     probes: Probes,
     live: Live,
     model: Model,
-    dropped: u64,
+    lost: u64,
     missed: u64,
 }
 
@@ -30,7 +30,7 @@ impl Follower {
     pub fn attach(options: Options) -> Result<Self> {
         let mut probes = Probes::attach(options)?;
         let live = Live::new(probes.events()?)?;
-        Ok(Self { probes, live, model: Model::default(), dropped: 0, missed: 0 })
+        Ok(Self { probes, live, model: Model::default(), lost: 0, missed: 0 })
     }
 
     /// Returns the probes' own diagnostics.
@@ -56,6 +56,11 @@ impl Follower {
     /// Returns how many records were taken out of the ring buffer.
     pub const fn received(&self) -> u64 {
         self.live.received()
+    }
+
+    /// Returns how many records are missing, by the numbers that each CPU gave them.
+    pub fn missing(&self) -> u64 {
+        self.live.missing()
     }
 
     /// Returns how many records were not understood.
@@ -104,8 +109,11 @@ impl Follower {
     pub fn heal(&mut self) -> Result<ProbeStats> {
         let stats = self.probes.stats()?;
         let missed = self.probes.missed()?.region_runs;
-        if stats.dropped > self.dropped || missed > self.missed {
-            (self.dropped, self.missed) = (stats.dropped, missed);
+        // The numbers of the records tell it when the next one of the CPU comes, the kernel's count
+        // at once.
+        let lost = stats.dropped.max(self.live.missing());
+        if lost > self.lost || missed > self.missed {
+            (self.lost, self.missed) = (lost, missed);
             self.model.lost_records();
         }
         for (tgid, mm) in self.model.stale() {

@@ -75,7 +75,10 @@ pub struct Header {
     /// Thread id (the kernel's `pid`).
     pub tid: u32,
     /// CPU that ran the probe.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// Number of the record among those of its CPU, with those that were dropped; it wraps. 0 in
+    /// records that are not written to the ring buffer.
+    pub sequence: u16,
     /// A [`Kind`], raw: a newer probe may write kinds that this build does not know.
     pub kind: u16,
     /// Length of the whole record.

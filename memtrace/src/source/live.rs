@@ -7,11 +7,15 @@ use aya::maps::{MapData, RingBuf};
 use memtrace_common::{Event, decode};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::sequence::Sequence;
+
 /// The ring buffer's reading end.
 pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
     /// Records that were taken.
     received: u64,
+    /// Numbers of the records, by CPU.
+    sequence: Sequence,
     /// Records of kinds that this build does not know.
     unknown: u64,
 }
@@ -23,7 +27,7 @@ impl Live {
         // SAFETY: the ring buffer keeps its map's descriptor open for as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .context("cannot wait for events")?;
-        Ok(Self { ring, received: 0, unknown: 0 })
+        Ok(Self { ring, received: 0, sequence: Sequence::default(), unknown: 0 })
     }
 
     /// Waits until the probes say that events are there. They do so every 64 KiB only: look on a
@@ -40,7 +44,10 @@ impl Live {
             self.received += 1;
             raw(&record);
             match decode(&record) {
-                Ok(event) => each(&event),
+                Ok(event) => {
+                    self.sequence.see(event.header());
+                    each(&event);
+                }
                 Err(_) => self.unknown += 1,
             }
         }
@@ -49,6 +56,11 @@ impl Live {
     /// Returns the number of records that were taken.
     pub const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Returns the number of records that are missing, by their numbers.
+    pub fn missing(&self) -> u64 {
+        self.sequence.missing()
     }
 
     /// Returns the number of records that could not be read.

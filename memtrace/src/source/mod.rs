@@ -3,5 +3,6 @@
 pub mod live;
 pub mod procfs;
 pub mod replay;
+pub mod sequence;
 pub mod stopped;
 pub mod trace_file;
