@@ -1,9 +1,6 @@
 //! One address space (the kernel's mm): its regions, what was asked of it, and its books.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    ops::Range,
-};
+use std::{collections::VecDeque, ops::Range};
 
 use memtrace_common::{Call, Exec, Ledger, PATHS, Path, Region, Syscall, TaskSeed};
 
@@ -28,9 +25,6 @@ pub struct AddressSpace {
     pub torn_down: Vec<(Range<u64>, u64)>,
     /// Pieces of tmpfs that were erased last, with the write section: `shmdt` has no length.
     erased_shmem: VecDeque<(u64, Vma)>,
-    /// Sizes of the segments of System V shared memory that were seen being attached, bytes, by
-    /// device and inode number.
-    segments: HashMap<(u32, u64), u64>,
     /// It was torn down.
     pub ended: bool,
     /// Size of all regions before the teardown, bytes.
@@ -265,11 +259,7 @@ impl AddressSpace {
                 if failed {
                     return 0..0;
                 }
-                let attached = self.regions.find(start);
-                let end = attached.map_or(start, |vma| vma.range.end);
-                if let Some(Backing::File { dev, inode, .. }) = attached.map(|vma| vma.backing) {
-                    self.segments.insert((dev, inode), end - start);
-                }
+                let end = self.regions.find(start).map_or(start, |vma| vma.range.end);
                 self.asked_for.add(end - start);
                 start..end
             }
@@ -344,12 +334,10 @@ impl AddressSpace {
         let first = candidates.min_by_key(|vma| vma.range.start).copied();
         let Some(first) = first.cloned() else { return start..start };
         let of_segment = pieces.into_iter().filter(|vma| file(vma) == file(&first));
-        let mut pieces: Vec<Range<u64>> = of_segment.map(|vma| vma.range.clone()).collect();
-        // The first goes whatever its size; others only as far as the segment reaches.
-        let size = file(&first).and_then(|file| self.segments.get(&file)).copied();
-        self.stale |= size.is_none() && pieces.iter().any(|piece| *piece != first.range);
-        let reach = size.map_or(u64::MAX, |size| start.saturating_add(size));
-        pieces.retain(|piece| *piece == first.range || piece.end <= reach);
+        let pieces: Vec<Range<u64>> = of_segment.map(|vma| vma.range.clone()).collect();
+        // The first goes. Of the others, those that belong to the same attachment and lie within
+        // the segment: neither is known.
+        self.stale |= pieces.len() > 1;
         let end = pieces.iter().map(|piece| piece.end).max().unwrap_or(start);
         for piece in pieces {
             self.regions.erase(piece, seq);
