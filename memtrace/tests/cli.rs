@@ -125,6 +125,15 @@ fn a_command_that_is_not_found_gives_127() {
 }
 
 #[test]
+fn a_folder_of_a_folder_in_path_is_no_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("command")).expect("a folder in it");
+    let mut command = memtrace(["run", "--", "command"]);
+    command.env("PATH", folder.path());
+    refused(command, 127);
+}
+
+#[test]
 fn a_file_that_is_not_executable_gives_126() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     let path = file.path().display().to_string();

@@ -232,19 +232,21 @@ fn find_program(name: &OsString) -> Result<PathBuf, Failure> {
     if name.is_empty() {
         return Err(Failure::usage("the command is empty".to_owned(), "memtrace run -- CMD ARGS…"));
     }
-    let candidates: Vec<PathBuf> =
-        if Path::new(name).components().count() > 1 || name.as_encoded_bytes().contains(&b'/') {
-            vec![name.into()]
-        } else {
-            let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-            std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
-        };
+    let is_path = name.as_encoded_bytes().contains(&b'/');
+    let candidates: Vec<PathBuf> = if is_path {
+        vec![name.into()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
+    };
     let mut found = None;
     for candidate in candidates {
         match fs::metadata(&candidate) {
             Ok(data) if data.is_file() && data.permissions().mode() & 0o111 != 0 => {
                 return Ok(candidate);
             }
+            // A folder in PATH may have folders: none of them is a command.
+            Ok(data) if data.is_dir() && !is_path => {}
             Ok(_) => found = found.or(Some(candidate)),
             Err(_) => {}
         }
