@@ -47,10 +47,10 @@ pub(crate) fn emit<R: Record + 'static>(record: R) {
 }
 
 /// Reserves room for a record, lets `fill` write it in place, and submits it; or counts it as
-/// dropped. `fill` must write every byte. Returns whether there was room.
+/// dropped. `fill` must write every byte; it is called only when there is room.
 #[inline(always)]
-pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) -> bool {
-    let Some(stats) = STATS.get_ptr_mut(0) else { return false };
+pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
+    let Some(stats) = STATS.get_ptr_mut(0) else { return };
     // SAFETY: `stats` points into a live map value that is only ever accessed atomically.
     let sequence = unsafe { atomic::add(&raw mut (*stats).operations, 1) } as u16;
     match EVENTS.reserve::<R>(0) {
@@ -61,13 +61,9 @@ pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) -> bool 
             entry.submit(wakeup::<R>());
             // SAFETY: `stats` points into a live map value.
             count(unsafe { &raw mut (*stats).emitted });
-            true
         }
-        None => {
-            // SAFETY: as above.
-            count(unsafe { &raw mut (*stats).dropped });
-            false
-        }
+        // SAFETY: as above.
+        None => count(unsafe { &raw mut (*stats).dropped }),
     }
 }
 

@@ -151,25 +151,29 @@ pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
         let name: u64 = kernel::read(dentry, &kernel::DENTRY_HASH);
         // Some hashes are left 0: the length is in the upper half.
         region.name_tag = (name ^ name >> 32) as u16;
-        let file = [region.inode, u64::from(region.dev) << 16 | u64::from(region.name_tag)];
+        let key = [region.inode, u64::from(region.dev) << 16 | u64::from(region.name_tag)];
         // SAFETY: a copy of a value that is written whole.
-        if unsafe { NAMED.get(file) }.copied() != Some(name) && name_file(mm, dentry, &region) {
-            let _ = NAMED.insert(file, name, 0);
+        if unsafe { NAMED.get(key) }.copied() != Some(name) {
+            name_file(mm, dentry, &region, key, name);
         }
     }
     region
 }
 
-fn name_file(mm: u64, dentry: u64, &Region { inode, dev, name_tag, .. }: &Region) -> bool {
+/// Emits the name of a file, and remembers that it was if there was room for it.
+#[inline(always)]
+fn name_file(mm: u64, dentry: u64, region: &Region, key: [u64; 2], hash: u64) {
+    let &Region { inode, dev, name_tag, .. } = region;
     let name: u64 = kernel::read(dentry, &kernel::DENTRY_NAME);
     let header = emit::header::<FileName>(Kind::FileName, mm);
     emit_with(|place: *mut FileName| {
+        let _ = NAMED.insert(key, hash, 0);
         // SAFETY: `place` is reserved memory of the ring; the helper is given the field's size.
         unsafe {
             place.write(FileName { header, inode, dev, name_tag, reserved: 0, name: [0; 64] });
             bpf_probe_read_kernel_str((&raw mut (*place).name).cast(), 64, name as *const _);
         }
-    })
+    });
 }
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).

@@ -68,6 +68,31 @@ fn hook(verdict: &Verdict, command: &str, probe: &str) -> Option<String> {
     said(verdict, "@@HOOK").find_map(|line| {
         let mut words = line.split('\t');
         let found = words.next() == Some(command) && words.next() == Some(probe);
-        Some(words.next().filter(|_| found)?.replace("x64_sys_", "x64\\_sys\\_"))
+        words.next().filter(|_| found).map(short)
     })
+}
+
+/// Names many hooks of one kind by their kind.
+fn short(hooks: &str) -> String {
+    const CALLS: &str = "fexit/__x64_sys_";
+    let count = hooks.split(", ").filter(|hook| hook.starts_with(CALLS)).count();
+    let word = hooks.starts_with(char::is_lowercase) && hooks.contains('/');
+    match count {
+        0 if word => format!("`{hooks}`"),
+        0 => hooks.to_owned(),
+        _ => format!("`{CALLS}*` ({count})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn many_calls_are_one_word_and_sentences_stay() {
+        let calls = "fexit/__x64_sys_mmap, fexit/__x64_sys_munmap";
+        assert_eq!(short(calls), "`fexit/__x64_sys_*` (2)");
+        assert_eq!(short("iter/task, iter/task_vma"), "`iter/task, iter/task_vma`");
+        assert_eq!(short("does not run: no folio.index"), "does not run: no folio.index");
+    }
 }
