@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_smp_processor_id,
-        bpf_probe_read_kernel, bpf_task_pt_regs,
+        bpf_task_pt_regs, generated,
     },
 };
 use memtrace_common::control::NO_FIELD;
@@ -89,17 +89,23 @@ pub(crate) mod nr {
 #[inline(always)]
 pub(crate) fn read<T: Copy + Default>(base: u64, field: &Global<u32>) -> T {
     let offset = field.load();
-    if base == 0 || offset == NO_FIELD {
+    if offset == NO_FIELD {
         return T::default();
     }
-    read_at(base + u64::from(offset))
+    read_at(base.wrapping_add(u64::from(offset)))
 }
 
-/// Reads a value at a kernel address; zero when the read faults.
+/// Reads a value at a kernel address; zero when the read faults, as at address 0.
+///
+/// Without a branch: each would double what the verifier has to follow.
 #[inline(always)]
 pub(crate) fn read_at<T: Copy + Default>(address: u64) -> T {
-    // SAFETY: the helper checks the address and copies.
-    unsafe { bpf_probe_read_kernel(address as *const T) }.unwrap_or_default()
+    let mut value = T::default();
+    let place = (&raw mut value).cast();
+    // SAFETY: the helper checks the address, and fills the value with what it read or with zeros
+    // (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c, 5.5).
+    unsafe { generated::bpf_probe_read_kernel(place, size_of::<T>() as u32, address as *const _) };
+    value
 }
 
 /// A pointer that the verifier knows to be of a kernel type: its fields are plain loads.
