@@ -5,7 +5,7 @@ use libtest_mimic::{Failed, Trial};
 use super::driver::{Attached, Report, Started, note, run, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("hooks::each_probe_that_was_asked_for_takes_one", each_takes_one)]
+    vec![trial("table::each_probe_that_was_asked_for_takes_a_hook", each_takes_one)]
 }
 
 fn each_takes_one() -> Result<(), Failed> {

@@ -114,7 +114,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let verdicts = run_all(options, &qemu, &guest, kernels)?;
     report::print(&verdicts, &missing);
     if options.update {
-        let command = "cargo xtask vm --kernels all --update";
+        let command = "cargo xtask vm --kernels all --test table:: --update";
         docs::update(workspace, "docs/KERNELS.md", command, &table::render(&verdicts))?;
     }
     let failed = verdicts.iter().filter(|verdict| !verdict.complaints.is_empty()).count();

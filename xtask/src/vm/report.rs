@@ -78,15 +78,6 @@ impl Verdict {
         &self.run.output
     }
 
-    /// Says how many tests passed.
-    pub(super) fn tests(&self) -> String {
-        let Counts { passed, failed, ignored } = self.counts;
-        match failed + ignored {
-            0 => format!("{passed} passed"),
-            _ => format!("{passed} passed, {failed} failed, {ignored} ignored"),
-        }
-    }
-
     /// Returns the verdict as one line of the table.
     pub(super) fn line(&self) -> String {
         let Counts { passed, failed, ignored } = self.counts;

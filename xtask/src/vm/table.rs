@@ -9,12 +9,10 @@ use super::report::Verdict;
 
 /// Returns the tables of the document.
 pub(super) fn render(verdicts: &[Verdict]) -> String {
-    let mut text =
-        String::from("| kernel | release | tests | random operations |\n|---|---|---|---|\n");
+    let mut text = String::from("| kernel | release | random operations |\n|---|---|---|\n");
     for verdict in verdicts {
         let fuzzed = said(verdict, "@@FUZZ").next().unwrap_or("none");
-        let tests = verdict.tests();
-        let _ = writeln!(text, "| {} | {} | {tests} | {fuzzed} |", verdict.line, verdict.release);
+        let _ = writeln!(text, "| {} | {} | {fuzzed} |", verdict.line, verdict.release);
     }
     for (command, heading) in [
         ("run", "Hooks that `memtrace run --events=faults` takes"),

@@ -39,7 +39,7 @@ const TEST_OPS: usize = 20_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials =
-        vec![trial("fuzz::random_operations_end_in_the_kernels_map", || fuzz_one(1, TEST_OPS))];
+        vec![trial("table::random_operations_end_in_the_kernels_map", || fuzz_one(1, TEST_OPS))];
     trials.extend(KEPT.iter().map(|&(name, text)| {
         trial(&format!("fuzz::kept::{name}"), move || {
             Ok(run(&parse(text)?).map(drop).map_err(|found| format!("{found:#}"))?)
