@@ -166,6 +166,13 @@ pub(crate) fn user_regs() -> *const pt_regs {
     unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs }
 }
 
+/// Returns the number of the system call that the current thread is in; another number outside.
+#[inline(always)]
+pub(crate) fn syscall_nr() -> u64 {
+    // SAFETY: the verifier knows the task's `pt_regs`.
+    unsafe { (*user_regs()).orig_rax }
+}
+
 /// Returns the current thread's `tgid`.
 #[inline(always)]
 pub(crate) fn tgid() -> u32 {

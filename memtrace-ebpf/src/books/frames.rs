@@ -95,8 +95,7 @@ pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
         }
         // The last reference to shared memory goes in task work, after the call.
         Task::ENDED if !anon => {
-            // SAFETY: the verifier knows the task's `pt_regs`.
-            let nr = unsafe { (*kernel::user_regs()).orig_rax };
+            let nr = kernel::syscall_nr();
             if (task.nr == nr || task.nr == TEARDOWN) && task.freed + frames <= task.zapped {
                 task.freed += frames;
                 add_late(task.mm, u64::from(task.path), frames);

@@ -62,8 +62,8 @@ pub(crate) struct Stored {
     pub(crate) vma: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
-    flags: u64,
-    file: u64,
+    pub(crate) flags: u64,
+    pub(crate) file: u64,
     pub(crate) pgoff: u64,
     /// Number of the write section.
     pub(crate) section: u64,

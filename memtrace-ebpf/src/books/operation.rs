@@ -127,23 +127,20 @@ fn advice_path(advice: u64) -> Path {
 /// Tells whether the current thread is inside `execve`.
 #[inline(always)]
 pub(crate) fn in_exec() -> bool {
-    // SAFETY: the verifier knows the task's `pt_regs`.
-    let nr = unsafe { (*kernel::user_regs()).orig_rax };
+    let nr = kernel::syscall_nr();
     nr == kernel::nr::EXECVE || nr == kernel::nr::EXECVEAT
 }
 
 /// Tells whether the current thread is inside `process_madvise`.
 #[inline(always)]
 pub(crate) fn in_process_madvise() -> bool {
-    // SAFETY: the verifier knows the task's `pt_regs`.
-    unsafe { (*kernel::user_regs()).orig_rax == kernel::nr::PROCESS_MADVISE }
+    kernel::syscall_nr() == kernel::nr::PROCESS_MADVISE
 }
 
 /// Tells whether the current thread is inside `fork`, `vfork`, `clone` or `clone3`.
 #[inline(always)]
 pub(crate) fn in_fork() -> bool {
-    // SAFETY: the verifier knows the task's `pt_regs`.
-    let nr = unsafe { (*kernel::user_regs()).orig_rax };
+    let nr = kernel::syscall_nr();
     (kernel::nr::CLONE..=kernel::nr::VFORK).contains(&nr) || nr == kernel::nr::CLONE3
 }
 

@@ -79,22 +79,22 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
     // SAFETY: a live map value; the mm's lock is held for writing.
     let books = unsafe { &mut *books };
     let seq = books.ledger.sections;
-    // One store fires on its way through the tree more than once, at first before the VMA has its
-    // file.
-    let stored = Stored::read(vma, seq);
-    if vma != 0 && stored == books.stored {
-        return 0;
-    }
-    correct(mm, books);
     if vma == 0 {
+        correct(mm, books);
         let start: u64 = kernel::read(mas, &kernel::MAS_INDEX);
         let last: u64 = kernel::read(mas, &kernel::MAS_LAST);
         let header = emit::header::<Region>(Kind::UnmapRegion, mm);
         emit(Region { header, seq, start, end: last.saturating_add(1), ..Region::default() });
         return 0;
     }
-    books.stored = stored;
-    emit(region(mm, vma, seq));
+    // One store fires on its way through the tree more than once, at first before the VMA has its
+    // file.
+    let stored = Stored::read(vma, seq);
+    if stored != books.stored {
+        correct(mm, books);
+        books.stored = stored;
+        emit(region(mm, &stored));
+    }
     0
 }
 
@@ -123,22 +123,22 @@ fn is_embryo(mm: u64, vma: u64) -> bool {
     builds && kernel::read::<u64>(vma, &kernel::VMA_MM) == mm
 }
 
-/// Reads a VMA.
+/// Returns the record of a VMA, and emits the name of its file if nobody knows it.
 #[inline(always)]
-pub(super) fn region(mm: u64, vma: u64, seq: u64) -> Region {
+pub(super) fn region(mm: u64, stored: &Stored) -> Region {
+    let &Stored { vma: _, start, end, flags, file, pgoff, section: seq } = stored;
     let mut region = Region {
         header: emit::header::<Region>(Kind::MapRegion, mm),
         seq,
-        start: kernel::read(vma, &kernel::VMA_START),
-        end: kernel::read(vma, &kernel::VMA_END),
-        pgoff: kernel::read(vma, &kernel::VMA_PGOFF),
-        flags: kernel::read(vma, &kernel::VMA_FLAGS),
+        start,
+        end,
+        pgoff,
+        flags,
         inode: 0,
         dev: 0,
         backing: Backing::Anon as u16,
         name_tag: 0,
     };
-    let file: u64 = kernel::read(vma, &kernel::VMA_FILE);
     if file != 0 {
         let inode: u64 = kernel::read(file, &kernel::FILE_INODE);
         let superblock: u64 = kernel::read(inode, &kernel::INODE_SB);
@@ -179,14 +179,7 @@ fn name_file(mm: u64, dentry: u64, region: &Region, key: [u64; 2], hash: u64) {
 /// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).
 #[btf_tracepoint(function = "sys_exit")]
 fn call_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    let regs: *const pt_regs = ctx.arg(0);
-    let ret: i64 = ctx.arg(1);
-    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
-    let nr = unsafe { (*regs).orig_rax };
-    if let Some(syscall) = syscall(nr) {
-        returned(regs, nr, syscall, ret);
-    }
-    0
+    returned(ctx.arg(0), ctx.arg(1))
 }
 
 macro_rules! fexit_calls {
@@ -194,14 +187,7 @@ macro_rules! fexit_calls {
         $(/// `long __x64_sys_*(const struct pt_regs *regs)`: costs other system calls nothing.
         #[aya_ebpf::macros::fexit]
         fn $program(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            let regs: *const pt_regs = ctx.arg(0);
-            let ret: i64 = ctx.arg(1);
-            // SAFETY: as above.
-            let nr = unsafe { (*regs).orig_rax };
-            if let Some(syscall) = syscall(nr) {
-                returned(regs, nr, syscall, ret);
-            }
-            0
+            returned(ctx.arg(0), ctx.arg(1))
         })+
     };
 }
@@ -230,8 +216,12 @@ fn syscall(nr: u64) -> Option<Syscall> {
 /// `FALLOC_FL_PUNCH_HOLE` (include/uapi/linux/falloc.h).
 const PUNCH_HOLE: u64 = 2;
 
+/// Emits the call that returns, if it is one about memory.
 #[inline(always)]
-fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
+fn returned(regs: *const pt_regs, ret: i64) -> i32 {
+    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
+    let nr = unsafe { (*regs).orig_rax };
+    let Some(syscall) = syscall(nr) else { return 0 };
     let mut mm = Typed::current().load::<u64>(&kernel::TASK_MM);
     if matches!(syscall, Syscall::ProcessMadvise)
         && let Some(task) = books::known_task()
@@ -240,7 +230,7 @@ fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
         mm = task.advised;
         task.advised = 0;
     }
-    let Some(books) = books::followed(mm) else { return };
+    let Some(books) = books::followed(mm) else { return 0 };
     // SAFETY: a live map value. Another thread may be at work on it by now: then it has corrected it.
     correct(mm, unsafe { &mut *books });
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
@@ -248,7 +238,7 @@ fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
         unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
     let [_, mode, ..] = args;
     if matches!(syscall, Syscall::PunchHole) && mode & PUNCH_HOLE == 0 {
-        return;
+        return 0;
     }
     let (seq, ended) = match books::known_task() {
         Some(task) => (task.seq, books::end(task, nr)),
@@ -266,4 +256,5 @@ fn returned(regs: *const pt_regs, nr: u64, syscall: Syscall, ret: i64) {
         path,
         reserved: 0,
     });
+    0
 }

@@ -8,7 +8,8 @@ use zerocopy::IntoBytes;
 
 use super::address_space::region;
 use crate::{
-    books, emit,
+    books::{self, Stored},
+    emit,
     kernel::{self, Typed},
     percpu,
 };
@@ -100,7 +101,7 @@ fn regions_iter(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let mm = vma.load::<u64>(&kernel::VMA_MM);
-    write(meta, &region(mm, vma.address(), 0));
+    write(meta, &region(mm, &Stored::read(vma.address(), 0)));
     0
 }
 
