@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use memtrace_common::{Event, ProbeStats};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
     model::Model,
@@ -18,19 +19,25 @@ pub struct Follower {
     model: Model,
     lost: u64,
     missed: u64,
+    tick: Interval,
+    health: Interval,
 }
 
 impl Follower {
-    /// How often the ring buffer is to be drained when the probes are quiet.
+    /// How often the ring buffer is drained when the probes are quiet.
     pub const TICK: Duration = Duration::from_millis(10);
-    /// How often lost records are to be looked for.
+    /// How often lost records are looked for.
     pub const HEALTH: Duration = Duration::from_millis(50);
 
     /// Attaches the probes. Needs tokio's runtime.
     pub fn attach(options: Options) -> Result<Self> {
         let mut probes = Probes::attach(options)?;
         let live = Live::new(probes.events()?)?;
-        Ok(Self { probes, live, model: Model::default(), lost: 0, missed: 0 })
+        let [mut tick, mut health] = [Self::TICK, Self::HEALTH].map(interval);
+        // Nobody may have been waiting for a while.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { probes, live, model: Model::default(), lost: 0, missed: 0, tick, health })
     }
 
     /// Returns the probes' own diagnostics.
@@ -93,9 +100,18 @@ impl Follower {
         Ok(())
     }
 
-    /// Waits until the probes say that there is something to drain.
-    pub async fn readable(&mut self) -> Result<()> {
-        self.live.readable().await
+    /// Waits until it is time to drain, and returns whether it is time to heal as well.
+    pub async fn turn(&mut self) -> Result<bool> {
+        tokio::select! {
+            ready = self.live.readable() => ready.map(|()| false),
+            _ = self.tick.tick() => Ok(false),
+            _ = self.health.tick() => Ok(true),
+        }
+    }
+
+    /// Applies what the probes said.
+    pub fn catch_up(&mut self) {
+        self.drain(|_| {}, |model, event| drop(model.apply(event)));
     }
 
     /// Applies what the probes said. `raw` gets the bytes of each record first, `each` the model as

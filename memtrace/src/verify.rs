@@ -17,89 +17,55 @@ use crate::{
     source::procfs::{Mapping, pagemap::ResidentPages},
 };
 
-/// All that `/proc/PID/maps` says of a region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// First byte.
-    pub start: u64,
-    /// First byte after it.
-    pub end: u64,
-    /// `rwxs` bits ([`flag`]).
-    pub flags: u64,
-    /// Offset into the file, bytes; 0 for anonymous memory.
-    pub offset: u64,
-    /// `(major << 20) | minor` of the file's file system.
-    pub dev: u32,
-    /// The file's inode number.
-    pub inode: u64,
-    /// The last component of the file's path, or what the kernel calls the region.
-    pub name: String,
-}
-
 /// The bits of the flags that `/proc/PID/maps` shows.
 const SHOWN: u64 = flag::PROTECTION | flag::MAYSHARE;
 
-impl Line {
-    fn of_model(model: &Model, space: SpaceId, vma: &Vma) -> Self {
-        let kind = model.space(space).kind(vma);
-        let (offset, dev, inode) = match vma.backing {
-            Backing::File { dev, inode, offset, .. } => (offset, dev, inode),
-            Backing::Anon { .. } => (0, 0, 0),
-        };
-        Self {
-            start: vma.range.start,
-            end: vma.range.end,
-            flags: vma.flags & SHOWN,
-            offset,
-            dev,
-            inode,
-            name: last_component(model.region_name(vma, kind).unwrap_or_default()).to_owned(),
-        }
-    }
-
-    fn of_kernel(mapping: &Mapping) -> Self {
-        let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
-        // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13). Names that a process gives itself
-        // (`PR_SET_VMA_ANON_NAME`) are not followed.
-        let name = match path {
-            _ if path.starts_with("[anon:") || path.starts_with("[anon_shmem:") => "",
-            _ if !mapping.is_anonymous() => last_component(path),
-            "[vvar_vclock]" => "[vvar]",
-            name => name,
-        };
-        Self {
-            start: mapping.start,
-            end: mapping.end,
-            flags: mapping.flags,
-            offset: if mapping.is_anonymous() { 0 } else { mapping.offset },
-            dev: mapping.dev,
-            inode: mapping.inode,
-            name: name.to_owned(),
-        }
-    }
-
-    /// Tells whether `next` goes on where this one ends, with the same attributes.
-    fn goes_on(&self, next: &Self) -> bool {
-        let anonymous = self.dev == 0 && self.inode == 0;
-        let offset = if anonymous { 0 } else { self.offset + (self.end - self.start) };
-        let Self { flags, dev, inode, ref name, .. } = *self;
-        self.end == next.start
-            && next.offset == offset
-            && (flags, dev, inode, name) == (next.flags, next.dev, next.inode, &next.name)
+/// Returns a region as `/proc/PID/maps` would show it, its name as both sides know it: the last
+/// component of the file's path, or what the kernel calls the region.
+fn of_model(model: &Model, space: SpaceId, vma: &Vma) -> Mapping {
+    let kind = model.space(space).kind(vma);
+    let (offset, dev, inode) = match vma.backing {
+        Backing::File { dev, inode, offset, .. } => (offset, dev, inode),
+        Backing::Anon { .. } => (0, 0, 0),
+    };
+    Mapping {
+        start: vma.range.start,
+        end: vma.range.end,
+        flags: vma.flags & SHOWN,
+        offset,
+        dev,
+        inode,
+        name: last_component(model.region_name(vma, kind).unwrap_or_default()).to_owned(),
+        ..Mapping::default()
     }
 }
 
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { start, end, flags, offset, dev, inode, name } = self;
-        let letter = |bit, letter| if flags & bit != 0 { letter } else { '-' };
-        let (read, write) = (letter(flag::READ, 'r'), letter(flag::WRITE, 'w'));
-        let exec = letter(flag::EXEC, 'x');
-        let shared = if flags & flag::MAYSHARE != 0 { 's' } else { 'p' };
-        let (major, minor) = (dev >> 20, dev & 0xf_ffff);
-        write!(f, "{start:x}-{end:x} {read}{write}{exec}{shared} {offset:08x} ")?;
-        write!(f, "{major:02x}:{minor:02x} {inode} {name}")
-    }
+/// Returns a region of the kernel with its name as both sides know it.
+fn of_kernel(mapping: &Mapping) -> Mapping {
+    let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
+    // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13). Names that a process gives itself
+    // (`PR_SET_VMA_ANON_NAME`) are not followed.
+    let name = match path {
+        _ if path.starts_with("[anon:") || path.starts_with("[anon_shmem:") => "",
+        _ if !mapping.is_anonymous() => last_component(path),
+        "[vvar_vclock]" => "[vvar]",
+        name => name,
+    };
+    let offset = if mapping.is_anonymous() { 0 } else { mapping.offset };
+    let &Mapping { start, end, flags, dev, inode, .. } = mapping;
+    let name = name.to_owned();
+    // What is resident is compared in all, not by region.
+    Mapping { start, end, flags, offset, dev, inode, name, ..Mapping::default() }
+}
+
+/// Tells whether `next` goes on where `mapping` ends, with the same attributes.
+fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
+    let len = mapping.end - mapping.start;
+    let offset = if mapping.is_anonymous() { 0 } else { mapping.offset + len };
+    let Mapping { flags, dev, inode, ref name, .. } = *mapping;
+    mapping.end == next.start
+        && next.offset == offset
+        && (flags, dev, inode, name) == (next.flags, next.dev, next.inode, &next.name)
 }
 
 /// A dentry may be called `dev/zero`, with the slash.
@@ -111,9 +77,9 @@ fn last_component(path: &str) -> &str {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// memtrace has it, the kernel has not.
-    OnlyModel(Line),
+    OnlyModel(Mapping),
     /// The kernel has it, memtrace has not.
-    OnlyKernel(Line),
+    OnlyKernel(Mapping),
 }
 
 impl fmt::Display for Difference {
@@ -162,8 +128,8 @@ pub fn counted(model: &Model, space: SpaceId) -> Vec<Range<u64>> {
 /// Holds the regions of an address space against those of the kernel, in ascending order.
 pub fn regions(model: &Model, space: SpaceId, kernel: &[Mapping]) -> Vec<Difference> {
     let vmas = model.space(space).regions.iter();
-    let ours = merged(vmas.map(|vma| Line::of_model(model, space, vma)));
-    let theirs = merged(kernel.iter().map(Line::of_kernel));
+    let ours = merged(vmas.map(|vma| of_model(model, space, vma)));
+    let theirs = merged(kernel.iter().map(of_kernel));
     let mut differences = Vec::new();
     let (mut our_lines, mut their_lines) = (ours.iter().peekable(), theirs.iter().peekable());
     loop {
@@ -186,11 +152,11 @@ pub fn regions(model: &Model, space: SpaceId, kernel: &[Mapping]) -> Vec<Differe
 }
 
 /// Joins neighbours with the same attributes.
-fn merged(lines: impl Iterator<Item = Line>) -> Vec<Line> {
-    let mut merged: Vec<Line> = Vec::new();
+fn merged(lines: impl Iterator<Item = Mapping>) -> Vec<Mapping> {
+    let mut merged: Vec<Mapping> = Vec::new();
     for line in lines {
         match merged.last_mut() {
-            Some(last) if last.goes_on(&line) => last.end = line.end,
+            Some(last) if goes_on(last, &line) => last.end = line.end,
             _ => merged.push(line),
         }
     }

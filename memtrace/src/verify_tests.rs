@@ -98,8 +98,7 @@ fn a_region_that_one_side_lacks_is_told_by_its_side() {
 
 #[test]
 fn a_name_is_the_last_component_and_deleted_files_keep_it() {
-    let line =
-        |path: &str| Line::of_kernel(&parse_smaps(&format!("1000-2000 r--p 0 8:1 5 {path}"))[0]);
+    let line = |path: &str| of_kernel(&parse_smaps(&format!("1000-2000 r--p 0 8:1 5 {path}"))[0]);
     for path in ["/usr/lib/libc.so.6", "/usr/lib/libc.so.6 (deleted)", "libc.so.6"] {
         assert_eq!(line(path).name, "libc.so.6");
     }

@@ -101,6 +101,9 @@ macro_rules! records {
         }
 
         impl Event {
+            /// Each kind and the bytes of its record.
+            pub const SIZES: &[(Kind, usize)] = &[$((Kind::$kind, size_of::<$record>())),+];
+
             /// Returns who did it and when.
             pub const fn header(&self) -> &Header {
                 match self {

@@ -20,10 +20,7 @@ use memtrace::{
     },
     source::replay::records,
 };
-use memtrace_common::{
-    Call, Event, Exec, Exit, Fault, FileName, Fork, Header, Kind, MmEnd, ProbeStats, Region,
-    TaskSeed, TeardownRun, decode,
-};
+use memtrace_common::{Event, Header, ProbeStats, decode};
 use zerocopy::IntoBytes as _;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -72,22 +69,8 @@ struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
     fn event(&mut self) -> Option<Event> {
-        let kinds: [(Kind, usize); 12] = [
-            (Kind::MapRegion, size_of::<Region>()),
-            (Kind::UnmapRegion, size_of::<Region>()),
-            (Kind::Call, size_of::<Call>()),
-            (Kind::Fork, size_of::<Fork>()),
-            (Kind::Exec, size_of::<Exec>()),
-            (Kind::Exit, size_of::<Exit>()),
-            (Kind::MmEnd, size_of::<MmEnd>()),
-            (Kind::Fault, size_of::<Fault>()),
-            (Kind::FileName, size_of::<FileName>()),
-            (Kind::TaskSeed, size_of::<TaskSeed>()),
-            (Kind::TeardownRun, size_of::<TeardownRun>()),
-            (Kind::RegionOffset, size_of::<Region>()),
-        ];
         let at = self.byte()?;
-        let (kind, len) = kinds[usize::from(at) % kinds.len()];
+        let (kind, len) = Event::SIZES[usize::from(at) % Event::SIZES.len()];
         let who = self.byte()?;
         let (mm, tgid) = (u64::from(who & 7), u32::from(who >> 3 & 7));
         let header =

@@ -10,6 +10,7 @@ use super::{
     Common, Outcome, Tracing, duration,
     failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
+    runtime,
     tracer::Tracer,
 };
 use crate::{probe::attach::Gone, source::procfs};
@@ -49,10 +50,7 @@ impl Attach {
         }
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = runtime()?;
         runtime.block_on(async {
             let mut tracer = Tracer::attach(&self.tracing, common, true)?;
             let stopped = stop(self.duration)?;

@@ -13,7 +13,9 @@ mod verify;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
 
 use failure::Failure;
 
@@ -121,6 +123,12 @@ pub fn main() -> ExitCode {
         Command::Doctor => doctor::main(&common),
     };
     result.unwrap_or_else(|failure| failure.print())
+}
+
+/// Returns what drives the ring buffer, signals and timers.
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().context("cannot start the runtime")
 }
 
 /// Result of a command.

@@ -31,6 +31,7 @@ use super::{
     Common, Outcome, Tracing,
     failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
+    runtime,
     tracer::Tracer,
 };
 
@@ -55,10 +56,7 @@ impl Run {
         let user = self.user.as_deref().map(find_user).transpose()?;
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stderr)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = runtime()?;
         runtime.block_on(async {
             let mut tracer = Tracer::attach(&self.tracing, common, false)?;
             let waiting = Waiting::start(program, &self.command, user)?;

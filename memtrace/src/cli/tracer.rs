@@ -15,10 +15,7 @@ use nix::{
     },
     time::{ClockId, clock_gettime},
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::interval,
-};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{Common, EventKind, Format, Tracing, status::Status};
 use crate::{
@@ -107,18 +104,17 @@ impl Tracer {
 
     /// Follows events until `done` returns.
     pub(super) async fn follow(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
-        let mut tick = interval(Follower::TICK);
-        let mut health = interval(Follower::HEALTH);
         tokio::pin!(done);
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 ended = &mut done => {
                     ended?;
                     break;
                 }
-                ready = self.follower.readable() => ready?,
-                _ = tick.tick() => {}
-                _ = health.tick() => self.heal()?,
+                is_due = self.follower.turn() => is_due?,
+            };
+            if is_due {
+                self.heal()?;
             }
             self.drain();
         }

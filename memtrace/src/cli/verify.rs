@@ -15,13 +15,11 @@ use super::{
     buffer_size, duration,
     failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
+    runtime,
 };
 use crate::{
     follow::Follower,
-    probe::{
-        attach::{Gone, Options},
-        plan::Asked,
-    },
+    probe::attach::{Gone, Options},
     sink::{json, verify as text},
     source::{procfs, stopped::Stopped},
     verify::{self, Difference, Pages, Verdict},
@@ -58,22 +56,17 @@ impl Verify {
         check_executable((procfs::memory_dir(self.pid) + "/exe").as_ref())?;
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = runtime()?;
         let verdict = runtime.block_on(self.verify(found.stat.comm))?;
         output.write_text(&match common.format {
-            super::Format::Json => json::verdict(&verdict),
+            super::Format::Json => json::render(&verdict),
             super::Format::Text => text::render(&verdict),
         })?;
         Ok(ExitCode::from(if verdict.is_proof() { 0 } else { Failure::FAILED }))
     }
 
     async fn verify(&self, comm: String) -> Result<Verdict, Failure> {
-        let asked = Asked { fault_events: false, running: true };
-        let options = Options { follow: false, asked, buffer_bytes: self.buffer, log_level: 0 };
-        let mut follower = Follower::attach(options)?;
+        let mut follower = Follower::attach(Options::running(false, self.buffer))?;
         let stopped = stop(Some(self.duration))?;
         match follower.seed(self.pid) {
             Err(error) if error.is::<Gone>() => {
@@ -84,19 +77,19 @@ impl Verify {
         }
         let mut verdict = Verdict::new(self.pid, comm);
         tokio::pin!(stopped);
-        let mut tick = tokio::time::interval(Follower::TICK);
         let mut next = Instant::now();
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 ended = &mut stopped => {
                     ended?;
                     break;
                 }
-                ready = follower.readable() => ready?,
-                _ = tick.tick() => {}
+                is_due = follower.turn() => is_due?,
+            };
+            follower.catch_up();
+            if is_due {
+                follower.heal()?;
             }
-            drain(&mut follower);
-            follower.heal()?;
             if Instant::now() < next {
                 continue;
             }
@@ -116,10 +109,11 @@ impl Verify {
     /// Looks once, or until what differs has stayed for long enough.
     fn look(&self, follower: &mut Follower, verdict: &mut Verdict) -> Result<()> {
         let held = if self.stop { Some(Stopped::new(self.pid)) } else { None };
-        let held = match held.transpose() {
+        let _held = match held.transpose() {
             Err(_) if procfs::living_thread(self.pid).is_none() => None,
             held => held?,
         };
+        let began = Instant::now();
         let mut differs_since: Option<(u64, Instant)> = None;
         loop {
             match compare(follower, self.pid, verdict)? {
@@ -146,9 +140,8 @@ impl Verify {
                     _ => differs_since = Some((sections, Instant::now())),
                 },
             }
-            if held.is_none()
-                && differs_since.is_some_and(|(_, since)| since.elapsed() > 4 * PATIENCE)
-            {
+            // It differs each time, but is never the same for long.
+            if began.elapsed() > 4 * PATIENCE {
                 verdict.busy += 1;
                 return Ok(());
             }
@@ -167,12 +160,8 @@ enum Compared {
     Still { sections: u64, differences: Vec<String> },
 }
 
-fn drain(follower: &mut Follower) {
-    follower.drain(|_| {}, |model, event| drop(model.apply(event)));
-}
-
 fn compare(follower: &mut Follower, tgid: u32, verdict: &mut Verdict) -> Result<Compared> {
-    drain(follower);
+    follower.catch_up();
     let Some(space) = space_of(follower, tgid) else { return Ok(Compared::Exited) };
     let Some(mm) = follower.model().mm(space) else { return Ok(Compared::Exited) };
     let before = follower.probes().sections(mm)?;
@@ -183,7 +172,7 @@ fn compare(follower: &mut Follower, tgid: u32, verdict: &mut Verdict) -> Result<
         Err(error) if procfs::is_gone(&error) => return Ok(Compared::Exited),
         read => read.with_context(|| format!("cannot read /proc/{tgid}/maps"))?,
     };
-    drain(follower);
+    follower.catch_up();
     follower.heal()?;
     let model = follower.model();
     let differing = verify::regions(model, space, &mappings);

@@ -343,8 +343,8 @@ impl Model {
     }
 }
 
-/// Returns a zero-terminated name as text.
-fn text(bytes: &[u8]) -> String {
+/// Returns a name that zeros may fill up as text.
+pub fn text(bytes: &[u8]) -> String {
     let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..len]).into_owned()
 }

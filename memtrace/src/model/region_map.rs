@@ -90,11 +90,7 @@ impl Vma {
 
     /// Returns its protection as /proc/PID/maps shows it.
     pub fn protection(&self) -> String {
-        let letter = |flag, letter| if self.flags & flag != 0 { letter } else { '-' };
-        let shared = if self.flags & flag::MAYSHARE != 0 { 's' } else { 'p' };
-        [letter(flag::READ, 'r'), letter(flag::WRITE, 'w'), letter(flag::EXEC, 'x'), shared]
-            .iter()
-            .collect()
+        protection(self.flags)
     }
 
     /// Splits in two at `at`, which lies strictly inside.
@@ -106,6 +102,15 @@ impl Vma {
             Self { range: at..end, backing: backing.advance(at - start), flags, seq },
         )
     }
+}
+
+/// Returns flags as /proc/PID/maps shows them.
+pub fn protection(flags: u64) -> String {
+    let letter = |flag, letter| if flags & flag != 0 { letter } else { '-' };
+    let shared = if flags & flag::MAYSHARE != 0 { 's' } else { 'p' };
+    [letter(flag::READ, 'r'), letter(flag::WRITE, 'w'), letter(flag::EXEC, 'x'), shared]
+        .iter()
+        .collect()
 }
 
 /// So many protections are remembered: more than threads return from one at the same moment.

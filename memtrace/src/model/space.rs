@@ -330,11 +330,10 @@ impl AddressSpace {
             }
             Backing::File { .. } | Backing::Anon { .. } => None,
         };
-        let candidates = pieces.iter().filter(|vma| file(vma).is_some());
-        let first = candidates.min_by_key(|vma| vma.range.start).copied();
-        let Some(first) = first.cloned() else { return start..start };
-        let of_segment = pieces.into_iter().filter(|vma| file(vma) == file(&first));
-        let pieces: Vec<Range<u64>> = of_segment.map(|vma| vma.range.clone()).collect();
+        let attached = pieces.iter().filter_map(|vma| Some((vma.range.start, file(vma)?)));
+        let Some((_, attached)) = attached.min() else { return start..start };
+        let pieces = pieces.into_iter().filter(|vma| file(vma) == Some(attached));
+        let pieces: Vec<Range<u64>> = pieces.map(|vma| vma.range.clone()).collect();
         // The first goes. Of the others, those that belong to the same attachment and lie within
         // the segment: neither is known.
         self.stale |= pieces.len() > 1;

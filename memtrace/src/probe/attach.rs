@@ -46,6 +46,14 @@ pub struct Options {
     pub log_level: u8,
 }
 
+impl Options {
+    /// Asks for running processes and nothing that costs more.
+    pub const fn running(follow: bool, buffer_bytes: u32) -> Self {
+        let asked = Asked { fault_events: false, running: true };
+        Self { follow, asked, buffer_bytes, log_level: 0 }
+    }
+}
+
 /// What the probes say of themselves, passed on to the `log` crate.
 pub type Diagnostics = aya_log::EbpfLogger<&'static dyn log::Log>;
 

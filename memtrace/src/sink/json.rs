@@ -1,22 +1,13 @@
 //! JSON for programs: docs/OUTPUT.md says what each field means, docs/report.schema.json holds it.
 
-use crate::{
-    model::{change::Change, report::Report},
-    verify::Verdict,
-};
+use serde::Serialize;
 
-/// Returns the report as indented JSON that ends in a newline.
-pub fn render(report: &Report) -> String {
-    let mut json = serde_json::to_string_pretty(report)
-        .expect("a report has string keys and no serializer that fails");
-    json.push('\n');
-    json
-}
+use crate::model::change::Change;
 
-/// Returns the verdict of `memtrace verify` as indented JSON that ends in a newline.
-pub fn verdict(verdict: &Verdict) -> String {
-    let mut json = serde_json::to_string_pretty(verdict)
-        .expect("a verdict has string keys and no serializer that fails");
+/// Returns a report, or the verdict of `memtrace verify`, as indented JSON that ends in a newline.
+pub fn render(document: &impl Serialize) -> String {
+    let mut json = serde_json::to_string_pretty(document)
+        .expect("ours have string keys and no serializer that fails");
     json.push('\n');
     json
 }
@@ -33,7 +24,7 @@ mod tests {
     use super::*;
     use crate::model::{
         change::What,
-        report::{Host, SCHEMA, Window},
+        report::{Host, Report, SCHEMA, Window},
     };
 
     fn line(what: What) -> String {

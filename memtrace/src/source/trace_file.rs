@@ -12,7 +12,7 @@ use memtrace_common::{Event, Header, Kind, ProbeStats, decode};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::replay::{RecordError, Records};
-use crate::model::region_map::PAGE;
+use crate::model::{region_map::PAGE, text};
 
 /// The first bytes of a trace. The first is no text and no UTF-8, the last shows a transfer that
 /// changed line ends.
@@ -284,12 +284,6 @@ fn up_to(source: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len);
     source.take(len as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Returns a name of which zeros fill up the rest.
-fn text(bytes: &[u8]) -> String {
-    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..len]).into_owned()
 }
 
 fn filled_up<const N: usize>(name: &str) -> [u8; N] {

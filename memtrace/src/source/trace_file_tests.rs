@@ -75,21 +75,8 @@ fn the_last_record_stands_as_documented() {
 
 #[test]
 fn the_documented_sizes_of_the_kinds_are_theirs() {
-    use memtrace_common::*;
     let document = include_str!("../../../docs/TRACE_FORMAT.md");
-    for (kind, len) in [
-        (Kind::MapRegion, size_of::<Region>()),
-        (Kind::UnmapRegion, size_of::<Region>()),
-        (Kind::Call, size_of::<Call>()),
-        (Kind::Fork, size_of::<Fork>()),
-        (Kind::Exec, size_of::<Exec>()),
-        (Kind::Exit, size_of::<Exit>()),
-        (Kind::MmEnd, size_of::<MmEnd>()),
-        (Kind::Fault, size_of::<Fault>()),
-        (Kind::FileName, size_of::<FileName>()),
-        (Kind::TaskSeed, size_of::<TaskSeed>()),
-        (Kind::TeardownRun, size_of::<TeardownRun>()),
-    ] {
+    for &(kind, len) in Event::SIZES {
         let row = format!("| {} | {len} | ", kind as u16);
         assert!(document.contains(&row), "{row}");
     }

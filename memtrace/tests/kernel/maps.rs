@@ -3,12 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use memtrace::{
-    follow::Follower,
-    probe::{attach::Options, plan::Asked},
-    source::procfs,
-    verify,
-};
+use memtrace::{follow::Follower, probe::attach::Options, source::procfs, verify};
 use memtrace_common::ProbeStats;
 
 use super::driver::{Attached, Report, Started, trial};
@@ -61,25 +56,20 @@ fn overloaded() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     let mut workload = Started::new(&["churn", "8"])?;
-    let asked = Asked { fault_events: false, running: true };
-    let options = Options { follow: false, asked, buffer_bytes: 64 << 10, log_level: 0 };
-    let mut follower = Follower::attach(options)?;
+    let mut follower = Follower::attach(Options::running(false, 64 << 10))?;
     follower.seed(workload.pid())?;
-    let drain = |follower: &mut Follower| {
-        follower.drain(|_| {}, |model, event| drop(model.apply(event)));
-    };
     let end = Instant::now() + CHURN;
     while Instant::now() < end {
-        drain(&mut follower);
+        follower.catch_up();
         follower.heal()?;
         std::thread::sleep(Follower::TICK);
     }
     workload.go()?;
     workload.expect("stopped")?;
-    drain(&mut follower);
+    follower.catch_up();
     follower.heal()?;
     // Names that had been lost came with the snapshot.
-    drain(&mut follower);
+    follower.catch_up();
     let (ProbeStats { emitted, dropped, operations, .. }, _) = follower.counters()?;
     let (received, missing) = (follower.received(), follower.missing());
     // Drops after the last record of a CPU leave no gap.

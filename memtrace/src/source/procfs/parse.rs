@@ -1,6 +1,8 @@
 //! The formats of `/proc`. Any text gives a value or nothing; nothing panics.
 
-use crate::model::region_map::flag;
+use std::fmt;
+
+use crate::model::region_map::{flag, protection};
 
 /// `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.3).
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -76,6 +78,16 @@ impl Mapping {
     /// Tells whether no file is behind it. (System V shared memory may have inode number 0.)
     pub const fn is_anonymous(&self) -> bool {
         self.dev == 0 && self.inode == 0
+    }
+}
+
+/// As in `/proc/PID/maps`.
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end, flags, offset, dev, inode, name, .. } = self;
+        let letters = protection(*flags);
+        let (major, minor) = (dev >> 20, dev & 0xf_ffff);
+        write!(f, "{start:x}-{end:x} {letters} {offset:08x} {major:02x}:{minor:02x} {inode} {name}")
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Failed, Trial};
 use memtrace::{
     follow::Follower,
-    probe::{attach::Options, plan::Asked},
+    probe::attach::Options,
     source::procfs,
     verify::{self, Difference, Pages},
 };
@@ -95,9 +96,9 @@ pub(crate) fn main(args: &[String]) -> Result<()> {
                 println!("seed {seed}: {found:#}");
                 let ops = shrink::shrink(ops, |ops| run(ops).is_err());
                 let lines: Vec<String> = ops.iter().map(Op::to_string).collect();
-                let path = format!("fuzz-{seed}.ops");
+                let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{seed}.ops"));
                 fs::write(&path, lines.join("\n") + "\n")?;
-                println!("cut down to {} operations: {path}", ops.len());
+                println!("cut down to {} operations: {}", ops.len(), path.display());
                 if let Err(found) = run(&ops) {
                     println!("which gives: {found:#}");
                 }
@@ -192,9 +193,7 @@ impl Session {
             .stdout(Stdio::piped())
             .spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().context("piped")?);
-        let asked = Asked { fault_events: false, running: true };
-        let options = Options { follow: true, asked, buffer_bytes: 16 << 20, log_level: 0 };
-        let mut follower = Follower::attach(options)?;
+        let mut follower = Follower::attach(Options::running(true, 16 << 20))?;
         let stdout = BufReader::new(stdout);
         follower.seed(child.id())?;
         let (totals, history) = (Totals::default(), VecDeque::new());
