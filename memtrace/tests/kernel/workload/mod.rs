@@ -1,17 +1,12 @@
 //! Programs of known behaviour.
 
+mod told;
+
 use std::{
-    io::{BufRead as _, Write as _},
-    os::unix::process::CommandExt as _,
-    process::Command,
-    ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    io::Write as _, os::unix::process::CommandExt as _, process::Command, ptr, sync::Arc, thread,
 };
 
+pub(crate) use self::told::{say, told};
 use super::{
     driver::{PAGE, scratch},
     outside,
@@ -165,7 +160,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "exit_with_threads" => exit_with_threads(),
         "fork_child" => fork_child(),
         "advise_child" => advise_child(),
-        "leaderless" => leaderless(),
+        "leaderless" => told::leaderless(),
         "vfork_exec" => {
             // `Command` without `pre_exec` is vfork or its equal (posix_spawn).
             let status = Command::new("/proc/self/exe").args(["--workload", "nothing"]).status();
@@ -174,8 +169,8 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "exec_from_thread" => {
             let _ = thread::spawn(become_nothing).join();
         }
-        "churn" => churn(args),
-        "many_regions" => many_regions(args),
+        "churn" => told::churn(args),
+        "many_regions" => told::many_regions(args),
         "io_uring_advice" => outside::workload::io_uring_advice(),
         "inject" => outside::workload::inject(),
         "userfaultfd" => outside::workload::userfaultfd(),
@@ -307,28 +302,6 @@ fn advise_child() {
     }
 }
 
-/// The leader exits; another thread goes on, maps and unmaps when told.
-fn leaderless() -> ! {
-    thread::spawn(|| {
-        let exited = || {
-            let text = std::fs::read_to_string("/proc/self/stat").expect("our own");
-            text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-        };
-        while !exited() {
-            thread::yield_now();
-        }
-        say("ready");
-        told();
-        Mapped::anon(N).touch().unmap();
-        say("stopped");
-        told();
-        std::process::exit(0);
-    });
-    // SAFETY: ends this thread alone.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    unreachable!("this thread has ended");
-}
-
 fn become_nothing() {
     let error = Command::new("/proc/self/exe").args(["--workload", "nothing"]).exec();
     panic!("exec: {error}");
@@ -356,105 +329,4 @@ fn exit_with_threads() {
     }
     ready.wait();
     std::process::exit(0);
-}
-
-pub(crate) fn say(line: &str) {
-    println!("{line}");
-}
-
-/// Waits for a line of input; false at its end.
-pub(crate) fn told() -> bool {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).is_ok_and(|len| len > 0)
-}
-
-/// So many threads map, protect, move and unmap as fast as they can until told to stop; then they
-/// stay as they are until told to end.
-fn churn(args: &[String]) {
-    let count: usize = args[0].parse().expect("a number of threads");
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut threads = Vec::new();
-    for number in 0..count {
-        let stop = Arc::clone(&stop);
-        threads.push(thread::spawn(move || churn_one(number as u64, &stop)));
-    }
-    say("ready");
-    told();
-    stop.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().expect("the thread ends well");
-    }
-    say("stopped");
-    told();
-}
-
-fn churn_one(seed: u64, stop: &AtomicBool) {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
-    let (mut held, mut read_only): (Vec<Mapped>, Vec<Mapped>) = (Vec::new(), Vec::new());
-    while !stop.load(Ordering::Relaxed) {
-        match random(6) {
-            0 | 1 => held.push(Mapped::anon(1 + random(16))),
-            2 => {
-                held.last().map(|mapped| mapped.touch());
-            }
-            3 => {
-                if let Some(mapped) = held.pop() {
-                    let part = mapped.part(0, 1 + random(mapped.len as u64 / PAGE));
-                    // SAFETY: a mapping of ours; nobody writes to it after this.
-                    unsafe { libc::mprotect(part.start.cast(), part.len, libc::PROT_READ) };
-                    read_only.push(mapped);
-                }
-            }
-            4 => {
-                if let Some(Mapped { start, len }) = held.pop() {
-                    let new = pages(1 + random(16));
-                    // SAFETY: a mapping of ours.
-                    let moved =
-                        unsafe { libc::mremap(start.cast(), len, new, libc::MREMAP_MAYMOVE) };
-                    assert_ne!(moved, libc::MAP_FAILED);
-                    held.push(Mapped { start: moved.cast(), len: new });
-                }
-            }
-            _ => {
-                if let Some(mapped) = held.pop() {
-                    mapped.unmap();
-                }
-            }
-        }
-        for list in [&mut held, &mut read_only] {
-            if list.len() > 32 {
-                list.drain(..16).for_each(Mapped::unmap);
-            }
-        }
-    }
-}
-
-/// Holds so many regions and maps and unmaps one more as fast as it can until told to stop.
-fn many_regions(args: &[String]) {
-    let count: u64 = args[0].parse().expect("a number of regions");
-    let all = Mapped::anon(2 * count);
-    for number in 0..count {
-        let hole = all.part(2 * number, 1);
-        // SAFETY: a mapping of ours that is never read.
-        unsafe { libc::mprotect(hole.start.cast(), hole.len, libc::PROT_NONE) };
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let worker = thread::spawn(move || {
-        while !stopped.load(Ordering::Relaxed) {
-            Mapped::anon(1).touch().unmap();
-        }
-    });
-    say("ready");
-    told();
-    stop.store(true, Ordering::Relaxed);
-    worker.join().expect("the thread ends well");
-    say("stopped");
-    told();
 }
