@@ -77,11 +77,8 @@ pub struct Regions {
 
 /// Reads `/proc/PID/smaps`: exact, since the kernel walks the page tables (14 ms per GiB).
 pub fn regions(tgid: u32) -> io::Result<Regions> {
-    let text = fs::read(memory_dir(tgid) + "/smaps")?;
     let mut found = Regions::default();
-    let mappings = parse_smaps(&String::from_utf8_lossy(&text));
-    // `[vsyscall]` is listed but is no VMA.
-    for mapping in mappings.iter().filter(|mapping| mapping.name != "[vsyscall]") {
+    for mapping in &mappings(tgid, "smaps")? {
         let known = RegionResidency {
             end: mapping.end,
             resident: mapping.resident,
@@ -103,8 +100,13 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
 
 /// Reads `/proc/PID/maps`, which says nothing about residency and costs little.
 pub fn maps(tgid: u32) -> io::Result<Vec<Mapping>> {
-    let text = fs::read(memory_dir(tgid) + "/maps")?;
+    mappings(tgid, "maps")
+}
+
+fn mappings(tgid: u32, file: &str) -> io::Result<Vec<Mapping>> {
+    let text = fs::read(memory_dir(tgid) + "/" + file)?;
     let mut mappings = parse_smaps(&String::from_utf8_lossy(&text));
+    // `[vsyscall]` is listed but is no VMA.
     mappings.retain(|mapping| mapping.name != "[vsyscall]");
     Ok(mappings)
 }
