@@ -22,6 +22,28 @@ pub(crate) unsafe fn add(counter: *mut u64, amount: u64) -> u64 {
     }
 }
 
+/// Adds to `*counter`. Without asking what was there it is an instruction that every kernel has: those
+/// that return it came with 5.12.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn bump(counter: *mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: passed on to the caller.
+    unsafe {
+        use core::intrinsics::{AtomicOrdering::Relaxed, atomic_xadd};
+        atomic_xadd::<u64, u64, { Relaxed }>(counter, amount);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: passed on to the caller.
+    unsafe {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        AtomicU64::from_ptr(counter).fetch_add(amount, Relaxed);
+    }
+}
+
 /// Replaces `*counter` and returns what was there.
 ///
 /// # Safety

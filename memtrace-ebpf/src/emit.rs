@@ -53,6 +53,20 @@ pub(crate) fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
     let Some(stats) = STATS.get_ptr_mut(0) else { return };
     // SAFETY: `stats` points into a live map value that is only ever accessed atomically.
     let sequence = unsafe { atomic::add(&raw mut (*stats).operations, 1) } as u16;
+    write(stats, sequence, fill);
+}
+
+/// As [`emit_with`], but the record gets no number: a kernel before 5.12 cannot give one.
+#[inline(always)]
+pub(crate) fn emit_unnumbered<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
+    let Some(stats) = STATS.get_ptr_mut(0) else { return };
+    // SAFETY: `stats` points into a live map value.
+    count(unsafe { &raw mut (*stats).operations });
+    write(stats, 0, fill);
+}
+
+#[inline(always)]
+fn write<R: Record + 'static>(stats: *mut ProbeStats, sequence: u16, fill: impl FnOnce(*mut R)) {
     match EVENTS.reserve::<R>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
@@ -89,7 +103,7 @@ fn wakeup<R>() -> u64 {
 #[inline(always)]
 fn count(counter: *mut u64) {
     // SAFETY: the callers pass a live, aligned map value that is only ever accessed atomically.
-    unsafe { atomic::add(counter, 1) };
+    unsafe { atomic::bump(counter, 1) };
 }
 
 /// Emits neighbouring frames that came back at a teardown.

@@ -7,8 +7,11 @@ use memtrace_common::{Event, ProbeStats};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
-    model::Model,
-    probe::attach::{Diagnostics, Gone, Missed, Options, Probes, Snapshot},
+    model::{Model, report::Evidence},
+    probe::{
+        attach::{Diagnostics, Missed, Options, Probes},
+        look::{Gone, Snapshot},
+    },
     source::{live::Live, procfs},
 };
 
@@ -37,7 +40,8 @@ impl Follower {
         // Nobody may have been waiting for a while.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { probes, live, model: Model::default(), lost: 0, missed: 0, tick, health })
+        let model = Model::new(probes.evidence());
+        Ok(Self { probes, live, model, lost: 0, missed: 0, tick, health })
     }
 
     /// Returns the probes' own diagnostics.
@@ -90,8 +94,7 @@ impl Follower {
             .ok_or(Gone)?;
         let seed = self.probes.seed(tgid)?;
         self.model.apply(&Event::TaskSeed(seed));
-        let Snapshot { regions, sections } = self.probes.regions(tgid, seed.header.mm)?;
-        self.model.replace_regions(seed.header.mm, &regions, sections);
+        self.read_regions(tgid, seed.header.mm)?;
         if let Some(process) = self.model.process_mut(tgid) {
             process.faults.before = found.stat.faults;
             process.comm = found.stat.comm;
@@ -133,26 +136,36 @@ impl Follower {
             self.model.lost_records();
         }
         for (tgid, mm) in self.model.stale() {
-            match self.probes.regions(tgid, mm) {
-                Ok(Snapshot { regions, sections }) => {
-                    self.model.replace_regions(mm, &regions, sections);
-                }
+            match self.read_regions(tgid, mm) {
                 // Its end is in the ring buffer.
                 Err(error) if error.is::<Gone>() => {}
-                Err(error) => return Err(error),
+                read => read?,
             }
         }
         Ok(stats)
     }
 
-    /// Books what is in flight between living processes and the probes.
+    fn read_regions(&mut self, tgid: u32, mm: u64) -> Result<()> {
+        let Snapshot { regions, names, sections } = self.probes.regions(tgid, mm)?;
+        for name in names {
+            self.model.apply(&Event::FileName(name));
+        }
+        self.model.replace_regions(mm, &regions, sections);
+        Ok(())
+    }
+
+    /// Books what is in flight between living processes and the probes. Where region maps are not
+    /// followed, they are read.
     pub fn settle(&mut self) -> Result<()> {
+        if self.probes.evidence() == Evidence::Args {
+            self.model.lost_records();
+            return self.heal().map(drop);
+        }
         let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
         for tgid in living {
             match self.probes.settle(tgid) {
-                Ok(_) => {}
                 Err(error) if error.is::<Gone>() => {}
-                Err(error) => return Err(error),
+                settled => settled?,
             }
         }
         Ok(())

@@ -6,9 +6,9 @@ use memtrace::{
     model::{
         change::path_name,
         report::{
-            AllocatorReport, Balance, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport,
-            ProbeReport, ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA,
-            Window,
+            AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory,
+            PathReport, ProbeReport, ProcessReport, Reclaimed, RegionReport, Report,
+            ResidentByKind, SCHEMA, Window,
         },
     },
     sink::json,
@@ -105,13 +105,14 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 26);
+    assert_eq!(nullable, 27 + 4 * Path::ALL.len());
 }
 
 #[test]
 fn words_and_addresses_of_another_form_are_refused() {
     for (pointer, wrong) in [
         ("/schema", "memtrace.report/2"),
+        ("/window/evidence", "guesses"),
         ("/window/probes/0/state", "broken"),
         ("/processes/0/state", "zombie"),
         ("/processes/0/regions/0/kind", "device"),
@@ -226,15 +227,16 @@ fn known() -> Report {
     let figures = PathReport {
         calls: 2,
         requested: 16384,
-        zapped: 8192,
-        freed: 4096,
-        late: 4096,
-        kept_elsewhere: 4096,
+        zapped: Some(8192),
+        freed: Some(4096),
+        late: Some(4096),
+        kept_elsewhere: Some(4096),
     };
     Report {
         schema: SCHEMA,
         host: Host { kernel: "6.18.5".into(), arch: "x86_64".into(), page_size: 4096 },
         window: Window {
+            evidence: Evidence::Frames,
             start_ns: 1,
             end_ns: 2,
             emitted: 3,
@@ -271,7 +273,7 @@ fn known() -> Report {
             },
             mapped: Mapped { calls: 1, requested: 4096, peak: 8192 },
             reclaimed: Reclaimed {
-                total: 4096,
+                total: Some(4096),
                 by_path: Path::ALL.map(|path| (path_name(path), figures.clone())).into(),
             },
             faults: Faults { minor: Some(1), major: Some(0), zeroed: Some(1) },
@@ -308,6 +310,11 @@ fn unknown() -> Report {
     process.memory = Memory::default();
     process.faults = Faults::default();
     process.balance = Balance::default();
+    process.reclaimed.total = None;
+    for path in process.reclaimed.by_path.values_mut() {
+        let PathReport { calls, requested, .. } = *path;
+        *path = PathReport { calls, requested, ..PathReport::default() };
+    }
     let region = &mut process.regions[0];
     region.name = None;
     region.resident = None;

@@ -219,5 +219,5 @@ fn path_counters(mm: u64, path: u64) -> Option<&'static PathCounters> {
 #[inline(always)]
 fn add(counter: *const u64, amount: u64) {
     // SAFETY: the callers pass a live, aligned map value that is only written atomically.
-    unsafe { atomic::add(counter.cast_mut(), amount) };
+    unsafe { atomic::bump(counter.cast_mut(), amount) };
 }

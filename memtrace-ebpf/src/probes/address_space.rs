@@ -1,19 +1,17 @@
-//! Changes of region maps: write sections of the mm's lock, VMAs stored and erased, and the memory
-//! system calls that caused them.
+//! Changes of region maps: write sections of the mm's lock, VMAs stored and erased.
 
 use aya_ebpf::{
-    bindings::pt_regs,
     helpers::generated::bpf_probe_read_kernel_str,
-    macros::{btf_tracepoint, map, raw_tracepoint},
+    macros::{map, raw_tracepoint},
     maps::LruHashMap,
-    programs::{BtfTracePointContext, RawTracePointContext},
+    programs::RawTracePointContext,
 };
-use memtrace_common::{Backing, Call, FileName, Kind, Path, Region, Syscall};
+use memtrace_common::{Backing, FileName, Kind, Region};
 
 use crate::{
     books::{self, Mm, Stored},
     emit::{self, emit, emit_with},
-    kernel::{self, Typed},
+    kernel,
 };
 
 /// The name that was last emitted of a file, by inode number and device: the kernel's hash of it.
@@ -100,7 +98,7 @@ fn region_tracepoint(ctx: RawTracePointContext) -> i32 {
 
 /// Emits the offset of the VMA that was stored last, if it got it only now.
 #[inline(always)]
-fn correct(mm: u64, books: &mut Mm) {
+pub(super) fn correct(mm: u64, books: &mut Mm) {
     if kernel::OFFSET_COMES_LATE.load() == 0 {
         return;
     }
@@ -174,87 +172,4 @@ fn name_file(mm: u64, dentry: u64, region: &Region, key: [u64; 2], hash: u64) {
             bpf_probe_read_kernel_str((&raw mut (*place).name).cast(), 64, name as *const _);
         }
     });
-}
-
-/// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).
-#[btf_tracepoint(function = "sys_exit")]
-fn call_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    returned(ctx.arg(0), ctx.arg(1))
-}
-
-macro_rules! fexit_calls {
-    ($($program:ident),+ $(,)?) => {
-        $(/// `long __x64_sys_*(const struct pt_regs *regs)`: costs other system calls nothing.
-        #[aya_ebpf::macros::fexit]
-        fn $program(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            returned(ctx.arg(0), ctx.arg(1))
-        })+
-    };
-}
-fexit_calls! {
-    mmap_fexit, munmap_fexit, brk_fexit, mremap_fexit, mprotect_fexit, pkey_mprotect_fexit,
-    madvise_fexit, process_madvise_fexit, shmat_fexit, shmdt_fexit, fallocate_fexit,
-}
-
-#[inline(always)]
-fn syscall(nr: u64) -> Option<Syscall> {
-    Some(match nr {
-        kernel::nr::MMAP => Syscall::Mmap,
-        kernel::nr::MUNMAP => Syscall::Munmap,
-        kernel::nr::BRK => Syscall::Brk,
-        kernel::nr::MREMAP => Syscall::Mremap,
-        kernel::nr::MPROTECT | kernel::nr::PKEY_MPROTECT => Syscall::Mprotect,
-        kernel::nr::MADVISE => Syscall::Madvise,
-        kernel::nr::PROCESS_MADVISE => Syscall::ProcessMadvise,
-        kernel::nr::SHMAT => Syscall::Shmat,
-        kernel::nr::SHMDT => Syscall::Shmdt,
-        kernel::nr::FALLOCATE => Syscall::PunchHole,
-        _ => return None,
-    })
-}
-
-/// `FALLOC_FL_PUNCH_HOLE` (include/uapi/linux/falloc.h).
-const PUNCH_HOLE: u64 = 2;
-
-/// Emits the call that returns, if it is one about memory.
-#[inline(always)]
-fn returned(regs: *const pt_regs, ret: i64) -> i32 {
-    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
-    let nr = unsafe { (*regs).orig_rax };
-    let Some(syscall) = syscall(nr) else { return 0 };
-    let mut mm = Typed::current().load::<u64>(&kernel::TASK_MM);
-    if matches!(syscall, Syscall::ProcessMadvise)
-        && let Some(task) = books::known_task()
-        && task.advised != 0
-    {
-        mm = task.advised;
-        task.advised = 0;
-    }
-    let Some(books) = books::followed(mm) else { return 0 };
-    // SAFETY: a live map value. Another thread may be at work on it by now: then it has corrected it.
-    correct(mm, unsafe { &mut *books });
-    // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
-    let args =
-        unsafe { [(*regs).rdi, (*regs).rsi, (*regs).rdx, (*regs).r10, (*regs).r8, (*regs).r9] };
-    let [_, mode, ..] = args;
-    if matches!(syscall, Syscall::PunchHole) && mode & PUNCH_HOLE == 0 {
-        return 0;
-    }
-    let (seq, ended) = match books::known_task() {
-        Some(task) => (task.seq, books::end(task, nr)),
-        None => (0, None),
-    };
-    let (path, zapped_pages, freed_frames) = ended.unwrap_or((Path::NONE, 0, 0));
-    emit(Call {
-        header: emit::header::<Call>(Kind::Call, mm),
-        seq,
-        args,
-        ret,
-        zapped_pages,
-        freed_frames,
-        syscall: syscall as u16,
-        path,
-        reserved: 0,
-    });
-    0
 }

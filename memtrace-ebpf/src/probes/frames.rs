@@ -1,14 +1,16 @@
 //! Pages that enter and leave address spaces, and frames that the page allocator gets back.
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext},
+    helpers::generated::bpf_probe_read_kernel,
+    macros::{btf_tracepoint, fexit, raw_tracepoint},
+    programs::{BtfTracePointContext, FExitContext, RawTracePointContext},
 };
-use memtrace_common::{Kind, MmEnd};
+use memtrace_common::{Kind, Ledger, MmEnd};
 
 use crate::{
     books::{self, Mm},
-    emit::{self, emit_with},
+    emit,
+    evidence::{Args, Counted, Evidence},
     kernel::{self, Typed},
 };
 
@@ -65,19 +67,47 @@ fn mm_end_tracepoint(ctx: BtfTracePointContext) -> i32 {
     books::end_teardown(mm);
     // SAFETY: a live map value, only written atomically.
     books::settle(space, unsafe { &*books });
+    // SAFETY: as above.
+    emit_end::<Counted>(mm, unsafe { &raw const (*books).ledger });
+    books::bury(mm, books);
+    0
+}
+
+/// The same for `--evidence args`.
+#[btf_tracepoint(function = "exit_mmap")]
+fn mm_end_args(ctx: BtfTracePointContext) -> i32 {
+    ended_args(ctx.arg(0))
+}
+
+/// `void exit_mmap(struct mm_struct *mm)` (mm/mmap.c): the same where there is no tracepoint (5.10).
+#[fexit]
+fn mm_end_args_fexit(ctx: FExitContext) -> i32 {
+    ended_args(ctx.arg(0))
+}
+
+#[inline(always)]
+fn ended_args(mm: u64) -> i32 {
+    if Args::follows(mm) {
+        emit_end::<Args>(mm, core::ptr::null());
+        Args::bury(mm);
+    }
+    0
+}
+
+/// Emits the end of an address space with its books; with zeros where there are none.
+#[inline(always)]
+fn emit_end<E: Evidence>(mm: u64, ledger: *const Ledger) {
     let header = emit::header::<MmEnd>(Kind::MmEnd, mm);
-    emit_with(|place: *mut MmEnd| {
+    E::emit_with(|place: *mut MmEnd| {
         // SAFETY: `place` is reserved memory of the ring; the helper copies a ledger into it, or
         // zeroes it.
         unsafe {
             (&raw mut (*place).header).write(header);
-            aya_ebpf::helpers::generated::bpf_probe_read_kernel(
+            bpf_probe_read_kernel(
                 (&raw mut (*place).ledger).cast(),
-                size_of::<memtrace_common::Ledger>() as u32,
-                (&raw const (*books).ledger).cast(),
+                size_of::<Ledger>() as u32,
+                ledger.cast(),
             );
         }
     });
-    books::bury(mm, books);
-    0
 }

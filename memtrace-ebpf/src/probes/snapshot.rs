@@ -8,8 +8,9 @@ use zerocopy::IntoBytes;
 
 use super::address_space::region;
 use crate::{
-    books::{self, Stored},
+    books::{self, Stored, TRACED},
     emit,
+    evidence::Args,
     kernel::{self, Typed},
     percpu,
 };
@@ -55,23 +56,50 @@ fn seed_iter(ctx: *mut c_void) -> i32 {
         // SAFETY: a live map value.
         rss_pages = unsafe { (*books).ledger.base_pages };
     }
+    write(meta, &task_seed(task, mm, rss_pages, tracked));
+    0
+}
+
+/// The same for `--evidence args`: begins to follow the task's mm, if its process is traced. Kernels
+/// before 6.1 show it every task of the machine.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn seed_args_iter(ctx: *mut c_void) -> i32 {
+    let ctx: *const TaskContext = ctx.cast_const().cast();
+    // SAFETY: the verifier knows the context's layout.
+    let (meta, task) = unsafe { ((*ctx).meta, Typed::new((*ctx).task)) };
+    if task.is_null() {
+        return 0;
+    }
+    // SAFETY: the map's value is only looked at for its presence.
+    if unsafe { TRACED.get(task.load::<u32>(&kernel::TASK_TGID)) }.is_none() {
+        return 0;
+    }
+    let mm = task.follow(&kernel::TASK_MM);
+    let living = task.follow(&kernel::TASK_SIGNAL).load::<u32>(&kernel::SIGNAL_LIVE);
+    if mm.is_null() || living == 0 {
+        return 0;
+    }
+    let tracked = Args::follow(mm.address());
+    write(meta, &task_seed(task, mm, [0; COUNTERS], tracked));
+    0
+}
+
+#[inline(always)]
+fn task_seed(task: Typed, mm: Typed, rss_pages: [i64; COUNTERS], tracked: bool) -> TaskSeed {
     let mut header = emit::header::<TaskSeed>(Kind::TaskSeed, mm.address());
     header.tgid = task.load(&kernel::TASK_TGID);
     header.tid = task.load(&kernel::TASK_PID);
-    write(
-        meta,
-        &TaskSeed {
-            header,
-            start_ns: task.follow(&kernel::TASK_LEADER).load(&kernel::TASK_START),
-            start_brk: mm.load(&kernel::MM_START_BRK),
-            brk: mm.load(&kernel::MM_BRK),
-            start_stack: mm.load(&kernel::MM_START_STACK),
-            vdso: mm.load(&kernel::MM_VDSO),
-            rss_pages,
-            tracked: u64::from(tracked),
-        },
-    );
-    0
+    TaskSeed {
+        header,
+        start_ns: task.follow(&kernel::TASK_LEADER).load(&kernel::TASK_START),
+        start_brk: mm.load(&kernel::MM_START_BRK),
+        brk: mm.load(&kernel::MM_BRK),
+        start_stack: mm.load(&kernel::MM_START_STACK),
+        vdso: mm.load(&kernel::MM_VDSO),
+        rss_pages,
+        tracked: u64::from(tracked),
+    }
 }
 
 /// Writes the pages that each thread counted and has not added to its mm's counters yet, by

@@ -8,8 +8,9 @@ use aya_log_ebpf::debug;
 use memtrace_common::{Exec, Exit, Fork, Kind};
 
 use crate::{
-    books::{self, TRACED},
-    emit::{self, emit, emit_with},
+    books::TRACED,
+    emit,
+    evidence::{Args, Counted, Evidence},
     kernel::{self, Typed},
 };
 
@@ -20,6 +21,17 @@ const SIGNAL_GROUP_EXIT: u32 = 4;
 /// The child is complete and does not run yet.
 #[btf_tracepoint(function = "task_newtask")]
 fn fork_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    forked::<Counted>(&ctx)
+}
+
+/// The same for `--evidence args`.
+#[btf_tracepoint(function = "task_newtask")]
+fn fork_args(ctx: BtfTracePointContext) -> i32 {
+    forked::<Args>(&ctx)
+}
+
+#[inline(always)]
+fn forked<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
     let parent = kernel::tgid();
     // SAFETY: the map's value is only looked at for its presence.
     if unsafe { TRACED.get(parent) }.is_none() {
@@ -34,12 +46,12 @@ fn fork_tracepoint(ctx: BtfTracePointContext) -> i32 {
     let followed = kernel::FOLLOW.load();
     if followed == 1 {
         let _ = TRACED.insert(child_tgid, 0, 0);
-        books::adopt(mm);
+        E::adopt(mm);
     }
-    debug!(&ctx, "fork: {} -> {}", parent, child_tgid);
-    emit(Fork {
+    debug!(ctx, "fork: {} -> {}", parent, child_tgid);
+    E::emit(Fork {
         header: emit::header::<Fork>(Kind::Fork, mm),
-        parent_mm: Typed::current().load(&kernel::TASK_MM),
+        parent_mm: E::current_mm(),
         clone_flags: ctx.arg(1),
         child_tgid,
         followed,
@@ -52,6 +64,17 @@ fn fork_tracepoint(ctx: BtfTracePointContext) -> i32 {
 /// (include/trace/events/sched.h). The new address space is complete.
 #[btf_tracepoint(function = "sched_process_exec")]
 fn exec_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    executed::<Counted>(&ctx)
+}
+
+/// The same for `--evidence args`.
+#[btf_tracepoint(function = "sched_process_exec")]
+fn exec_args(ctx: BtfTracePointContext) -> i32 {
+    executed::<Args>(&ctx)
+}
+
+#[inline(always)]
+fn executed<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
     // SAFETY: the map's value is only looked at for its presence.
     if unsafe { TRACED.get(kernel::tgid()) }.is_none() {
         return 0;
@@ -61,9 +84,9 @@ fn exec_tracepoint(ctx: BtfTracePointContext) -> i32 {
     if mm.is_null() {
         return 0;
     }
-    books::adopt(mm.address());
+    E::adopt(mm.address());
     let filename: u64 = kernel::read(ctx.arg(2), &kernel::BPRM_FILENAME);
-    debug!(&ctx, "exec: {}", kernel::tgid());
+    debug!(ctx, "exec: {}", kernel::tgid());
     let (minor_faults, major_faults) = faults(task);
     let header = emit::header::<Exec>(Kind::Exec, mm.address());
     let start_ns = task.load(&kernel::TASK_START);
@@ -71,7 +94,7 @@ fn exec_tracepoint(ctx: BtfTracePointContext) -> i32 {
     let brk = mm.load(&kernel::MM_BRK);
     let start_stack = mm.load(&kernel::MM_START_STACK);
     let vdso = mm.load(&kernel::MM_VDSO);
-    emit_with(|place: *mut Exec| {
+    E::emit_with(|place: *mut Exec| {
         // SAFETY: `place` is reserved memory of the ring; the helper is given the field's size.
         unsafe {
             place.write(Exec {
@@ -95,6 +118,17 @@ fn exec_tracepoint(ctx: BtfTracePointContext) -> i32 {
 /// before the mm is given up on 6.18 and later, after it before.
 #[btf_tracepoint(function = "sched_process_exit")]
 fn exit_tracepoint(ctx: BtfTracePointContext) -> i32 {
+    exited::<Counted>(&ctx)
+}
+
+/// The same for `--evidence args`.
+#[btf_tracepoint(function = "sched_process_exit")]
+fn exit_args(ctx: BtfTracePointContext) -> i32 {
+    exited::<Args>(&ctx)
+}
+
+#[inline(always)]
+fn exited<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
     let tgid = kernel::tgid();
     // SAFETY: the map's value is only looked at for its presence.
     if unsafe { TRACED.get(tgid) }.is_none() {
@@ -113,8 +147,8 @@ fn exit_tracepoint(ctx: BtfTracePointContext) -> i32 {
         task.follow(&kernel::TASK_LEADER).load(&kernel::TASK_EXIT_CODE)
     };
     let (minor_faults, major_faults) = faults(task);
-    debug!(&ctx, "exit: {}", tgid);
-    emit(Exit {
+    debug!(ctx, "exit: {}", tgid);
+    E::emit(Exit {
         header: emit::header::<Exit>(Kind::Exit, task.load(&kernel::TASK_MM)),
         minor_faults,
         major_faults,

@@ -13,7 +13,7 @@ use super::{
     runtime,
     tracer::Tracer,
 };
-use crate::{probe::attach::Gone, source::procfs};
+use crate::{probe::look::Gone, source::procfs};
 
 /// Traces running processes until Ctrl-C, a duration or their exit, then reports.
 #[derive(Debug, Args)]

@@ -11,10 +11,10 @@ use super::{
     output::{Output, Stream},
 };
 use crate::{
-    model::report::ProbeReport,
+    model::report::{Evidence, ProbeReport},
     probe::{
         attach::{describe, examine},
-        plan::{Asked, plan},
+        plan::{Asked, plan_best},
         table::PROBES,
     },
 };
@@ -26,6 +26,10 @@ struct Findings {
     kernel: String,
     arch: String,
     trampolines: bool,
+    /// The most that figures can rest on here, `None` when memtrace cannot work.
+    evidence: Option<Evidence>,
+    /// Why it is not more.
+    limit: Option<String>,
     probes: Vec<Probe>,
     problem: Option<String>,
 }
@@ -35,6 +39,8 @@ struct Findings {
 struct Probe {
     #[serde(flatten)]
     probe: ProbeReport,
+    /// The lowest level of evidence that has a use for it.
+    evidence: Evidence,
     gives: &'static str,
     cost: &'static str,
 }
@@ -45,13 +51,14 @@ pub(super) fn main(common: &Common) -> Outcome {
     let mut output = Output::open(common, Stream::Stdout)?;
     let facts = examine()?;
     let system = uname().map_err(anyhow::Error::from)?;
-    let (probes, problem) = match plan(PROBES, &facts, Asked { fault_events: true, running: false })
-    {
-        Ok(plan) => (describe(&plan), None),
-        Err(error) => (Vec::new(), Some(error.to_string())),
+    let asked = Asked { fault_events: true, ..Asked::default() };
+    let (evidence, plan, limit, problem) = match plan_best(PROBES, &facts, asked) {
+        Ok((evidence, plan, limit)) => (Some(evidence), plan, limit, None),
+        Err(error) => (None, Vec::new(), None, Some(error.to_string())),
     };
-    let probes = probes.into_iter().zip(PROBES).map(|(probe, entry)| Probe {
+    let probes = describe(&plan).into_iter().zip(PROBES).map(|(probe, entry)| Probe {
         probe,
+        evidence: entry.evidence,
         gives: entry.gives,
         cost: entry.cost,
     });
@@ -60,6 +67,8 @@ pub(super) fn main(common: &Common) -> Outcome {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         trampolines: facts.trampolines,
+        evidence,
+        limit: limit.map(|limit| limit.to_string()),
         probes: probes.collect(),
         problem,
     };
@@ -74,12 +83,17 @@ pub(super) fn main(common: &Common) -> Outcome {
 }
 
 fn render(findings: &Findings) -> String {
-    let Findings { kernel, arch, trampolines, probes, problem, .. } = findings;
-    let mut text = match problem {
-        None => format!("memtrace works here (Linux {kernel}, {arch}).\n"),
-        Some(problem) => format!(
+    let Findings { kernel, arch, trampolines, evidence, limit, probes, problem, .. } = findings;
+    let mut text = match (problem, limit) {
+        (Some(problem), _) => format!(
             "memtrace does not work here (Linux {kernel}, {arch}): {problem}.\n\
-             It needs Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF=y.\n"
+             It needs Linux 5.10 or later with CONFIG_DEBUG_INFO_BTF=y.\n"
+        ),
+        (None, None) => format!("memtrace works here (Linux {kernel}, {arch}).\n"),
+        (None, Some(limit)) => format!(
+            "memtrace works here (Linux {kernel}, {arch}) with --evidence {} at most: {limit}.\n\
+             Linux 6.1 and later give all.\n",
+            evidence.unwrap_or_default().name()
         ),
     };
     text.push_str(if *trampolines {
@@ -91,10 +105,14 @@ fn render(findings: &Findings) -> String {
     if !probes.is_empty() {
         text.push_str("tracefs is not needed.\n\n");
     }
-    for Probe { probe: ProbeReport { name, hook, state }, gives, cost } in probes {
+    for Probe { probe: ProbeReport { name, hook, state }, evidence, gives, cost } in probes {
         let hook = hook.as_deref().unwrap_or(state);
         text.push_str(&format!("{name:<22} {hook}\n"));
-        text.push_str(&format!("{:<22}   gives {gives}; costs {cost}\n", ""));
+        let from = match evidence {
+            Evidence::Args => String::new(),
+            level => format!("; from --evidence {} on", level.name()),
+        };
+        text.push_str(&format!("{:<22}   gives {gives}; costs {cost}{from}\n", ""));
     }
     text
 }

@@ -4,7 +4,7 @@ use std::{io::Read as _, process::ExitCode};
 
 use super::attach::NoProcess;
 use crate::{
-    probe::{attach::Gone, btf::KernelBtf, load::Refused, plan::Unsupported},
+    probe::{btf::KernelBtf, load::Refused, look::Gone, plan::Unsupported},
     sink::printable,
 };
 
@@ -68,7 +68,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some("it exited, or is a zombie that its parent has not waited for".to_owned());
     }
     if error.is::<Unsupported>() {
-        let hint = "memtrace needs Linux 6.1 or later; `memtrace doctor` says what is missing";
+        let hint = "counting needs Linux 6.1 or later, `--evidence args` 5.10; `memtrace doctor` says what is missing";
         return Some(hint.to_owned());
     }
     if error.chain().any(|cause| cause.is::<Refused>()) {

@@ -19,6 +19,8 @@ use tokio::runtime::Runtime;
 
 use failure::Failure;
 
+use crate::model::report::Evidence;
+
 /// I freed the memory: where did it go?
 ///
 /// memtrace watches a process give memory up and says, by path, what the kernel really got back.
@@ -82,12 +84,37 @@ struct Tracing {
         default_missing_value = "calls"
     )]
     events: Option<EventKind>,
+    /// What the figures rest on; each level costs more than the one before it. The default is the
+    /// most that this kernel gives.
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    evidence: Option<Level>,
     /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
     buffer: u32,
     /// Keeps a trace of the records in FILE, for `memtrace replay` (docs/TRACE_FORMAT.md).
     #[arg(long, value_name = "FILE", hide = true)]
     keep_records: Option<PathBuf>,
+}
+
+/// The levels of [`Evidence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// What calls ask for, from their arguments.
+    Args,
+    /// And what left the process, as the kernel counts it.
+    Rss,
+    /// And the frames that the kernel really got back.
+    Frames,
+}
+
+impl From<Level> for Evidence {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Args => Self::Args,
+            Level::Rss => Self::Rss,
+            Level::Frames => Self::Frames,
+        }
+    }
 }
 
 /// What is streamed.

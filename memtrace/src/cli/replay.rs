@@ -48,7 +48,7 @@ impl Replay {
             Failure::new(Failure::FAILED, anyhow!("cannot replay {name}: {error}"), hint)
         })?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let mut model = Model::default();
+        let mut model = Model::new(trace.header().evidence);
         let mut last_ns = trace.header().start_ns;
         let read = trace.try_for_each(|event| {
             let event = event?;
@@ -141,7 +141,7 @@ fn cut(whole: u64, left_over: usize) -> String {
 }
 
 fn surroundings(header: &TraceHeader, end: TraceEnd) -> Surroundings {
-    let TraceHeader { arch, kernel, page_size, start_ns } = header.clone();
+    let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
     let TraceEnd { time_ns: end_ns, stats, missed } = end;
     // Which hooks the probes took is not kept.
     let (host, probes) = (Host { kernel, arch, page_size }, Vec::new());

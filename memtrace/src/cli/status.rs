@@ -8,7 +8,7 @@ use std::{
 use memtrace_common::ProbeStats;
 
 use super::output::terminal_width;
-use crate::sink::size;
+use crate::sink::known;
 
 /// Rewrites one line on stderr, at most once a second.
 pub(super) struct Status {
@@ -35,17 +35,22 @@ impl Status {
     }
 
     /// Shows the line.
-    pub(super) fn show(&mut self, stats: ProbeStats, resident: Option<u64>, reclaimed: u64) {
+    pub(super) fn show(
+        &mut self,
+        stats: ProbeStats,
+        resident: Option<u64>,
+        reclaimed: Option<u64>,
+    ) {
         self.last = Some(Instant::now());
         let seconds = self.started.elapsed().as_secs();
-        let rss = resident.map_or_else(|| "–".to_owned(), size);
+        let rss = known(resident);
         let line = format!(
             "memtrace: {}:{:02}  {} events, {} dropped  RSS {rss}  given back {}",
             seconds / 60,
             seconds % 60,
             stats.emitted,
             stats.dropped,
-            size(reclaimed),
+            known(reclaimed),
         );
         let line: String = line.chars().take(terminal_width(2).saturating_sub(1)).collect();
         let _ = write!(stderr(), "\r\x1b[K{line}");

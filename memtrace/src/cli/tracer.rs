@@ -24,12 +24,9 @@ use crate::{
         build::{Residency, Surroundings, report},
         change::Change,
         region_map::PAGE,
-        report::{Host, Report},
+        report::{Evidence, Host, Report},
     },
-    probe::{
-        attach::{Diagnostics, Options},
-        plan::Asked,
-    },
+    probe::attach::{Diagnostics, Options},
     sink::{events, json},
     source::{
         procfs,
@@ -57,8 +54,10 @@ impl Tracer {
         let kept = kept.context("cannot keep the records")?;
         let diagnostics = common.verbose >= 2;
         let options = Options {
+            evidence: tracing.evidence.map(Evidence::from),
             follow: tracing.follow,
-            asked: Asked { fault_events: tracing.events == Some(EventKind::Faults), running },
+            fault_events: tracing.events == Some(EventKind::Faults),
+            running,
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
@@ -76,12 +75,13 @@ impl Tracer {
             libc::malloc_trim(0);
         }
         let start_ns = now_ns()?;
+        let evidence = follower.probes().evidence();
         Ok(Self {
             follower,
             stream: tracing.events.map(|_| common.format),
             start_ns,
             status: Status::new(tracing.events.is_some()),
-            kept: kept.map(|file| begin_trace(file, start_ns)).transpose()?,
+            kept: kept.map(|file| begin_trace(file, start_ns, evidence)).transpose()?,
         })
     }
 
@@ -233,9 +233,13 @@ impl Tracer {
     }
 }
 
-fn begin_trace(file: File, start_ns: u64) -> Result<TraceWriter<BufWriter<File>>> {
+fn begin_trace(
+    file: File,
+    start_ns: u64,
+    evidence: Evidence,
+) -> Result<TraceWriter<BufWriter<File>>> {
     let Host { kernel, arch, page_size } = surroundings(start_ns)?.host;
-    let header = TraceHeader { arch, kernel, page_size, start_ns };
+    let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
     TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
 }
 

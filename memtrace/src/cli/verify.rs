@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     follow::Follower,
-    probe::attach::{Gone, Options},
+    model::report::Evidence,
+    probe::{attach::Options, look::Gone},
     sink::{json, verify as text},
     source::{procfs, stopped::Stopped},
     verify::{self, Difference, Pages, Verdict},
@@ -66,7 +67,13 @@ impl Verify {
     }
 
     async fn verify(&self, comm: String) -> Result<Verdict, Failure> {
-        let mut follower = Follower::attach(Options::running(false, self.buffer))?;
+        let mut follower = Follower::attach(Options {
+            // Frames that are freed make no difference here.
+            evidence: Some(Evidence::Rss),
+            running: true,
+            buffer_bytes: self.buffer,
+            ..Options::default()
+        })?;
         let stopped = stop(Some(self.duration))?;
         match follower.seed(self.pid) {
             Err(error) if error.is::<Gone>() => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use memtrace_common::{Counter, Ledger, PATHS, Path, PathCounters, ProbeStats};
+use memtrace_common::{Counter, Ledger, Path, PathCounters, ProbeStats};
 
 use super::{
     Model,
@@ -10,8 +10,9 @@ use super::{
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
-        Balance, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport, ProbeReport,
-        ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA, Window,
+        Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport,
+        ProbeReport, ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA,
+        Window,
     },
     space::{AddressSpace, RegionKind, Requests},
 };
@@ -72,6 +73,7 @@ pub fn report(
         schema: SCHEMA,
         host,
         window: Window {
+            evidence: model.evidence,
             start_ns,
             end_ns,
             emitted,
@@ -114,11 +116,11 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
             None => "unknown",
         },
         exit_code: process.exit_code(),
-        memory: last.map(|space| memory(space, read)).unwrap_or_default(),
+        memory: last.map(|space| memory(model.evidence, space, read)).unwrap_or_default(),
         mapped: mapped(&spaces),
-        reclaimed: reclaimed(&spaces),
+        reclaimed: reclaimed(model.evidence, &spaces),
         faults: faults(process),
-        balance: balance(&spaces, last, read),
+        balance: balance(model.evidence, &spaces, last, read),
         allocators: Vec::new(),
         regions: last.map(|space| regions(model, space, read)).unwrap_or_default(),
     }
@@ -128,7 +130,7 @@ const fn bytes(pages: u64) -> u64 {
     pages.saturating_mul(PAGE)
 }
 
-fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
+fn memory(evidence: Evidence, space: &AddressSpace, read: Option<&Residency>) -> Memory {
     let mapped = space.regions_known.then(|| space.mapped());
     let (by_kind, swapped, lazy_free) = if let Some(read) = read {
         let Residency { total, .. } = read;
@@ -142,7 +144,7 @@ fn memory(space: &AddressSpace, read: Option<&Residency>) -> Memory {
         let file = resident.saturating_sub(anon + shmem);
         let kinds = [Some(anon), Some(file), Some(shmem)];
         (kinds, Some(swapped), Some(lazy_free))
-    } else if space.ended {
+    } else if space.ended && evidence >= Evidence::Rss {
         // What the teardown detached was there just before it.
         let torn_down = |counter: Counter| {
             [Path::Exec, Path::Exit]
@@ -184,30 +186,56 @@ fn mapped(spaces: &[&AddressSpace]) -> Mapped {
     sum
 }
 
-fn reclaimed(spaces: &[&AddressSpace]) -> Reclaimed {
-    let mut by_path: [PathReport; PATHS] = Default::default();
-    for space in spaces {
-        for (at, path) in by_path.iter_mut().enumerate() {
-            let Requests { calls, bytes: requested } = space.given_up[at];
-            let counters = space.ledger.paths[at];
-            path.calls += calls;
-            path.requested = path.requested.saturating_add(requested);
-            path.zapped = path.zapped.saturating_add(bytes(counters.resident_pages()));
-            path.late = path.late.saturating_add(bytes(counters.late_frames));
-            let freed = counters.freed_frames.saturating_add(counters.late_frames);
-            path.freed = path.freed.saturating_add(bytes(freed));
-        }
-    }
+/// What left by one path.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Left {
+    requests: Requests,
+    zapped_pages: u64,
+    freed_frames: u64,
+    late_frames: u64,
+}
+
+fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
     let mut reclaimed = Reclaimed::default();
-    for (path, mut figures) in Path::ALL.into_iter().zip(by_path) {
-        if figures == PathReport::default() {
+    let mut frames: u64 = 0;
+    for path in Path::ALL {
+        let left = left(spaces, path);
+        if left == Left::default() {
             continue;
         }
-        figures.kept_elsewhere = figures.zapped.saturating_sub(figures.freed);
-        reclaimed.total = reclaimed.total.saturating_add(figures.freed);
-        reclaimed.by_path.insert(path_name(path), figures);
+        let Left { requests, zapped_pages, freed_frames, late_frames } = left;
+        let kept = zapped_pages.saturating_sub(freed_frames);
+        let counted = |frames| evidence.knows(Evidence::Frames, bytes(frames));
+        frames = frames.saturating_add(freed_frames);
+        reclaimed.by_path.insert(
+            path_name(path),
+            PathReport {
+                calls: requests.calls,
+                requested: requests.bytes,
+                zapped: evidence.knows(Evidence::Rss, bytes(zapped_pages)),
+                freed: counted(freed_frames),
+                late: counted(late_frames),
+                kept_elsewhere: counted(kept),
+            },
+        );
     }
+    reclaimed.total = evidence.knows(Evidence::Frames, bytes(frames));
     reclaimed
+}
+
+fn left(spaces: &[&AddressSpace], path: Path) -> Left {
+    let mut sum = Left::default();
+    for space in spaces {
+        let Requests { calls, bytes } = space.given_up[path.index()];
+        let counters = space.ledger.paths[path.index()];
+        sum.requests.calls += calls;
+        sum.requests.bytes = sum.requests.bytes.saturating_add(bytes);
+        sum.zapped_pages = sum.zapped_pages.saturating_add(counters.resident_pages());
+        sum.late_frames = sum.late_frames.saturating_add(counters.late_frames);
+        let freed = counters.freed_frames.saturating_add(counters.late_frames);
+        sum.freed_frames = sum.freed_frames.saturating_add(freed);
+    }
+    sum
 }
 
 fn faults(process: &Process) -> Faults {
@@ -220,11 +248,12 @@ fn faults(process: &Process) -> Faults {
 }
 
 fn balance(
+    evidence: Evidence,
     spaces: &[&AddressSpace],
     last: Option<&AddressSpace>,
     read: Option<&Residency>,
 ) -> Balance {
-    if spaces.is_empty() {
+    if spaces.is_empty() || evidence < Evidence::Rss {
         return Balance::default();
     }
     let resident_counters = [Counter::File, Counter::Anon, Counter::Shmem];
@@ -270,7 +299,10 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 .filter(|known| known.end == vma.range.end);
             let resident = match (known, &vma.backing) {
                 (Some(known), _) => Some(known.resident),
-                (None, Backing::Anon { .. }) if space.ended => {
+                // Where the frames were that came back at the end.
+                (None, Backing::Anon { .. })
+                    if space.ended && model.evidence == Evidence::Frames =>
+                {
                     Some(torn_down.get(&vma.range.start).copied().unwrap_or(0))
                 }
                 (None, _) => None,

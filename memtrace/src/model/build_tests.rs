@@ -3,6 +3,8 @@ use memtrace_common::{
 };
 use proptest::prelude::*;
 
+use memtrace_common::PATHS;
+
 use super::*;
 use crate::model::{region_map::flag, report::Report};
 
@@ -207,12 +209,12 @@ fn what_a_path_did_not_free_is_kept_elsewhere() {
     let Reclaimed { total, by_path } = only(&model).reclaimed;
     let figures = |path: &str| {
         let PathReport { zapped, freed, late, kept_elsewhere, .. } = by_path[path];
-        [zapped, freed, late, kept_elsewhere].map(|bytes| bytes / PAGE)
+        [zapped, freed, late, kept_elsewhere].map(|bytes| bytes.expect("counted") / PAGE)
     };
     assert_eq!(figures("munmap"), [5, 4, 1, 1]);
     assert_eq!(figures("dont_need"), [2, 4, 0, 0]);
     assert!(!by_path.contains_key("brk"), "nothing resident left by it");
-    assert_eq!(total, 8 * PAGE);
+    assert_eq!(total, Some(8 * PAGE));
 }
 
 #[test]
@@ -221,7 +223,9 @@ fn a_path_that_detached_nothing_is_there_when_it_was_called() {
     let syscall = Syscall::Madvise as u16;
     let call = Call { header: header(), args, syscall, path: Path::NONE, ..Call::default() };
     let by_path = only(&model(&[anon(0..10)], &[Event::Call(call)])).reclaimed.by_path;
-    let expected = PathReport { calls: 1, requested: 4 * PAGE, ..PathReport::default() };
+    let [zapped, freed, late, kept_elsewhere] = [Some(0); 4];
+    let (calls, requested) = (1, 4 * PAGE);
+    let expected = PathReport { calls, requested, zapped, freed, late, kept_elsewhere };
     assert_eq!(by_path, BTreeMap::from([("free", expected)]));
 }
 
@@ -344,11 +348,12 @@ proptest! {
         prop_assert_eq!(still, resident.unwrap_or(0) as i64 * PAGE as i64);
 
         let Reclaimed { total, by_path } = process.reclaimed;
-        prop_assert_eq!(total, by_path.values().map(|path| path.freed).sum::<u64>());
-        prop_assert_eq!(out as u64, by_path.values().map(|path| path.zapped).sum::<u64>());
+        prop_assert_eq!(total, by_path.values().map(|path| path.freed).sum());
+        prop_assert_eq!(Some(out as u64), by_path.values().map(|path| path.zapped).sum());
         for path in by_path.values() {
             prop_assert!(path.late <= path.freed);
-            prop_assert_eq!(path.kept_elsewhere, path.zapped.saturating_sub(path.freed));
+            let kept = path.zapped.zip(path.freed).map(|(out, freed)| out.saturating_sub(freed));
+            prop_assert_eq!(path.kept_elsewhere, kept);
         }
         prop_assert_eq!(total, model.reclaimed_bytes());
     }
@@ -416,6 +421,8 @@ mod pages {
     impl From<&PathReport> for Figures {
         fn from(report: &PathReport) -> Self {
             let &PathReport { calls, requested, zapped, freed, late, kept_elsewhere } = report;
+            let [zapped, freed, late, kept_elsewhere] =
+                [zapped, freed, late, kept_elsewhere].map(|bytes| bytes.expect("counted"));
             assert_eq!((late, kept_elsewhere), (0, zapped - freed));
             Self { calls, requested: requested / PAGE, zapped: zapped / PAGE, freed: freed / PAGE }
         }

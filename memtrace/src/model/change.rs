@@ -36,10 +36,10 @@ pub enum What {
         ret: i64,
         /// The path by which pages left, `None` when none left.
         path: Option<&'static str>,
-        /// Resident bytes detached.
-        zapped: u64,
-        /// Bytes that the page allocator got back inside the call.
-        freed: u64,
+        /// Resident bytes detached, `None` where they are not counted.
+        zapped: Option<u64>,
+        /// Bytes that the page allocator got back inside the call, `None` where they are not counted.
+        freed: Option<u64>,
     },
     /// A page fault began.
     Fault {
@@ -70,10 +70,10 @@ pub enum What {
     },
     /// Its address space was torn down.
     MmEnd {
-        /// Resident bytes detached by exec or exit.
-        zapped: u64,
-        /// Bytes that the page allocator got back in it.
-        freed: u64,
+        /// Resident bytes detached by exec or exit, `None` where they are not counted.
+        zapped: Option<u64>,
+        /// Bytes that the page allocator got back in it, `None` where they are not counted.
+        freed: Option<u64>,
     },
 }
 

@@ -17,6 +17,7 @@ use memtrace_common::{Call, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Sysc
 use change::{Change, What};
 use process::{FaultCounts, Process};
 use region_map::{Backing, Vma};
+use report::Evidence;
 use space::{AddressSpace, Layout, RegionKind};
 
 /// An address space's place in the model.
@@ -26,6 +27,8 @@ pub struct SpaceId(usize);
 /// All that is known. One task owns it.
 #[derive(Debug, Default)]
 pub struct Model {
+    /// What its figures rest on.
+    evidence: Evidence,
     processes: Vec<Process>,
     /// Living processes by `tgid`.
     by_tgid: HashMap<u32, usize>,
@@ -50,6 +53,16 @@ const KEPT_REGION_MAPS: usize = 1000;
 const CLONE_VM: u64 = 0x100;
 
 impl Model {
+    /// Nothing is known yet; what will be rests on `evidence`.
+    pub fn new(evidence: Evidence) -> Self {
+        Self { evidence, ..Self::default() }
+    }
+
+    /// Returns what its figures rest on.
+    pub const fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
     /// Applies one event. Returns the line that it adds to the live stream.
     pub fn apply(&mut self, event: &Event) -> Option<Change> {
         let header = *event.header();
@@ -132,8 +145,9 @@ impl Model {
     /// Replaces the region map of an address space by a snapshot, before which so many write
     /// sections had begun.
     pub fn replace_regions(&mut self, mm: u64, regions: &[Region], sections: u64) {
+        let is_followed = self.evidence > Evidence::Args;
         let space = self.space_mut(mm);
-        let again = space.stale;
+        let again = space.stale && is_followed;
         space.replace(regions, sections);
         self.resyncs += u64::from(again);
     }
@@ -165,7 +179,8 @@ impl Model {
     /// Returns the living address spaces whose region map must be read again, each with a `tgid`
     /// that has it.
     pub fn stale(&self) -> Vec<(u32, u64)> {
-        let is_stale = |mm: &u64| self.by_mm.get(mm).is_some_and(|&id| self.space(id).stale);
+        let is_in_doubt = |space: &AddressSpace| space.stale || !space.regions_known;
+        let is_stale = |mm: &u64| self.by_mm.get(mm).is_some_and(|&id| is_in_doubt(self.space(id)));
         self.living_mms().into_iter().filter(|(_, mm)| is_stale(mm)).collect()
     }
 
@@ -224,8 +239,8 @@ impl Model {
         }
     }
 
-    /// Returns what the kernel's page allocator got back so far, bytes.
-    pub fn reclaimed_bytes(&self) -> u64 {
+    /// Returns what the kernel's page allocator got back so far, bytes; `None` when it is not counted.
+    pub fn reclaimed_bytes(&self) -> Option<u64> {
         let frames = |space: &AddressSpace| -> u64 {
             let paths = space.ledger.paths.iter();
             paths.fold(0, |sum, path| {
@@ -233,7 +248,7 @@ impl Model {
             })
         };
         let frames = self.spaces.iter().map(frames).fold(0, u64::saturating_add);
-        frames.saturating_mul(region_map::PAGE)
+        self.freed(frames)
     }
 
     fn add_process(&mut self, tgid: u32, start_ns: u64, spaces: Vec<SpaceId>) -> &mut Process {
@@ -275,8 +290,8 @@ impl Model {
             detail: change::detail(syscall, &call.args),
             ret: if returns_address || call.ret < 0 { call.ret } else { 0 },
             path: Path::from_raw(call.path).map(change::path_name),
-            zapped: call.zapped_pages.saturating_mul(region_map::PAGE),
-            freed: call.freed_frames.saturating_mul(region_map::PAGE),
+            zapped: self.zapped(call.zapped_pages),
+            freed: self.freed(call.freed_frames),
         })
     }
 
@@ -307,8 +322,11 @@ impl Model {
         if !self.by_tgid.contains_key(&tgid) {
             self.add_process(tgid, exec.start_ns, Vec::new());
         }
-        if let Some(process) = self.process_mut(tgid) {
-            if process.spaces.is_empty() {
+        if let Some(&at) = self.by_tgid.get(&tgid) {
+            let process = &mut self.processes[at];
+            if let Some(SpaceId(before)) = process.space() {
+                self.spaces[before].replaced();
+            } else {
                 process.faults.before = (exec.minor_faults, exec.major_faults);
             }
             process.start_ns = exec.start_ns;
@@ -333,13 +351,19 @@ impl Model {
         let pages = |path: Path| ledger.paths[path.index()].resident_pages();
         let frames = |path: Path| ledger.paths[path.index()].freed_frames;
         Some(What::MmEnd {
-            zapped: pages(Path::Exec)
-                .saturating_add(pages(Path::Exit))
-                .saturating_mul(region_map::PAGE),
-            freed: frames(Path::Exec)
-                .saturating_add(frames(Path::Exit))
-                .saturating_mul(region_map::PAGE),
+            zapped: self.zapped(pages(Path::Exec).saturating_add(pages(Path::Exit))),
+            freed: self.freed(frames(Path::Exec).saturating_add(frames(Path::Exit))),
         })
+    }
+
+    /// Returns the bytes of detached pages, if they are counted.
+    fn zapped(&self, pages: u64) -> Option<u64> {
+        self.evidence.knows(Evidence::Rss, pages.saturating_mul(region_map::PAGE))
+    }
+
+    /// Returns the bytes of freed frames, if they are counted.
+    fn freed(&self, frames: u64) -> Option<u64> {
+        self.evidence.knows(Evidence::Frames, frames.saturating_mul(region_map::PAGE))
     }
 }
 

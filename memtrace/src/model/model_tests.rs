@@ -132,7 +132,7 @@ fn exec_begins_a_new_address_space_and_keeps_the_books_of_the_old_one() {
     assert_eq!(regions(&model, 0), [(5, 9)]);
     let [process] = processes(&model).try_into().expect("one");
     let exec = &process.reclaimed.by_path["exec"];
-    assert_eq!((exec.calls, exec.requested, exec.zapped), (1, 4 * PAGE, 3 * PAGE));
+    assert_eq!((exec.calls, exec.requested, exec.zapped), (1, 4 * PAGE, Some(3 * PAGE)));
     assert_eq!(process.comm, "cat");
 }
 
@@ -179,7 +179,7 @@ fn an_exit_ends_a_process_and_its_address_space_ends_later() {
     assert_eq!(model.living().count(), 0);
     assert_eq!(mms(&model), [MM]);
     let change = model.apply(&mm_end(MM, Path::Exit, 2)).expect("a line");
-    assert_eq!(change.what, What::MmEnd { zapped: 2 * PAGE, freed: 0 });
+    assert_eq!(change.what, What::MmEnd { zapped: Some(2 * PAGE), freed: Some(0) });
     assert!(mms(&model).is_empty());
     let [process] = processes(&model).try_into().expect("one");
     assert_eq!((process.state, process.exit_code), ("exited", Some(7)));
@@ -244,7 +244,7 @@ fn clone_vm_shares_one_address_space_whose_books_are_the_first_owners() {
         model.apply(&event);
     }
     let [first, second] = processes(&model).try_into().expect("two");
-    assert_eq!(first.reclaimed.by_path["exit"].zapped, 3 * PAGE);
+    assert_eq!(first.reclaimed.by_path["exit"].zapped, Some(3 * PAGE));
     assert!(second.reclaimed.by_path.is_empty());
     assert_eq!((second.balance.r#in, second.balance.unexplained), (None, None));
     assert_eq!(first.regions.len(), 2);
@@ -267,7 +267,7 @@ fn a_vfork_child_that_executes_leaves_its_parents_address_space_alone() {
     let [parent, child] = processes(&model).try_into().expect("two");
     assert!(parent.reclaimed.by_path.is_empty());
     assert_eq!(parent.memory.mapped, Some(4 * PAGE));
-    assert_eq!(child.reclaimed.by_path["exit"].zapped, 2 * PAGE);
+    assert_eq!(child.reclaimed.by_path["exit"].zapped, Some(2 * PAGE));
     assert_eq!(child.memory.mapped, Some(4 * PAGE));
     assert_eq!(child.comm, "cat");
 }
@@ -306,9 +306,12 @@ fn frames_that_come_late_are_booked_on_the_address_space_that_ended() {
     let mut ledger = model.space(id).ledger;
     ledger.paths[Path::Exit.index()].late_frames = 2;
     model.replace_final_ledger(id, ledger);
-    assert_eq!(model.reclaimed_bytes(), 2 * PAGE);
+    assert_eq!(model.reclaimed_bytes(), Some(2 * PAGE));
     let exit = &processes(&model)[0].reclaimed.by_path["exit"];
-    assert_eq!((exit.freed, exit.late, exit.kept_elsewhere), (2 * PAGE, 2 * PAGE, 0));
+    assert_eq!(
+        (exit.freed, exit.late, exit.kept_elsewhere),
+        (Some(2 * PAGE), Some(2 * PAGE), Some(0))
+    );
 }
 
 #[test]
@@ -465,8 +468,8 @@ fn a_call_carries_its_figures_in_bytes() {
         detail: String::new(),
         ret: 0,
         path: Some("munmap"),
-        zapped: 2 * PAGE,
-        freed: PAGE,
+        zapped: Some(2 * PAGE),
+        freed: Some(PAGE),
     };
     assert_eq!(change.what, expected);
 }
@@ -507,4 +510,27 @@ fn the_backing_of_a_region_survives_unknown_values() {
     let space = model.space(space_of(&model, 0));
     let vma = space.regions.find(0).expect("mapped");
     assert_eq!(vma.backing, Backing::Anon { index: 0 });
+}
+
+#[test]
+fn where_nothing_is_counted_exec_is_told_from_exit_and_figures_are_unknown() {
+    let mut model = Model::new(Evidence::Args);
+    model.apply(&exec(1, MM, "sh"));
+    model.replace_regions(MM, &[region(MM, 0..4, 0)], 0);
+    assert_eq!(model.stale(), [], "it was just read");
+    for event in [mm_end(MM, Path::Exec, 0), exec(1, OTHER_MM, "/bin/cat")] {
+        model.apply(&event);
+    }
+    assert_eq!(model.stale(), [(1, OTHER_MM)], "nobody saw it being built");
+    assert_eq!(model.resyncs(), 0, "nothing was lost");
+    model.replace_regions(OTHER_MM, &[region(OTHER_MM, 5..9, 0)], 0);
+    let change = model.apply(&mm_end(OTHER_MM, Path::Exit, 0)).expect("a line");
+    assert_eq!(change.what, What::MmEnd { zapped: None, freed: None });
+    let [process] = processes(&model).try_into().expect("one");
+    let calls = |path: &str| process.reclaimed.by_path[path].calls;
+    assert_eq!([calls("exec"), calls("exit")], [1, 1]);
+    assert_eq!(process.reclaimed.by_path["exec"].zapped, None);
+    assert_eq!((process.reclaimed.total, process.balance.r#in), (None, None));
+    assert_eq!((process.memory.mapped, process.memory.resident), (Some(4 * PAGE), None));
+    assert_eq!(model.reclaimed_bytes(), None);
 }

@@ -33,9 +33,43 @@ pub struct Host {
     pub page_size: u64,
 }
 
+/// What the figures rest on. Each level knows what the one before it does, and costs more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// Arguments and results of calls: *requested*. Region maps are read, not followed.
+    Args,
+    /// What the kernel counts for each address space: *zapped*, and the balance.
+    Rss,
+    /// Frames that the page allocator gets back: *freed*, *late* and *kept elsewhere*.
+    #[default]
+    Frames,
+}
+
+impl Evidence {
+    /// Every level, the cheapest first.
+    pub const ALL: [Self; 3] = [Self::Args, Self::Rss, Self::Frames];
+
+    /// Returns its name on the command line and in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Args => "args",
+            Self::Rss => "rss",
+            Self::Frames => "frames",
+        }
+    }
+
+    /// Returns a figure if this level knows it: one that rests on `needed`.
+    pub fn knows<T>(self, needed: Self, figure: T) -> Option<T> {
+        (self >= needed).then_some(figure)
+    }
+}
+
 /// The time in which was traced.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Window {
+    /// What the figures rest on.
+    pub evidence: Evidence,
     /// When the probes were attached.
     pub start_ns: u64,
     /// When the report was made.
@@ -153,8 +187,8 @@ pub struct Mapped {
 /// What left a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reclaimed {
-    /// Bytes that the page allocator got back, by any path.
-    pub total: u64,
+    /// Bytes that the page allocator got back, by any path; `None` below [`Evidence::Frames`].
+    pub total: Option<u64>,
     /// The same by path; a path that nothing took is absent.
     pub by_path: BTreeMap<&'static str, PathReport>,
 }
@@ -166,14 +200,15 @@ pub struct PathReport {
     pub calls: u64,
     /// Bytes of their ranges.
     pub requested: u64,
-    /// Resident bytes detached from this process.
-    pub zapped: u64,
-    /// Bytes that the page allocator got back, `late` ones included.
-    pub freed: u64,
+    /// Resident bytes detached from this process; `None` below [`Evidence::Rss`].
+    pub zapped: Option<u64>,
+    /// Bytes that the page allocator got back, `late` ones included; like those that follow `None`
+    /// below [`Evidence::Frames`].
+    pub freed: Option<u64>,
     /// Bytes of `freed` that came back after the call, out of a per-CPU batch or from task work.
-    pub late: u64,
+    pub late: Option<u64>,
     /// `zapped - freed`: the frames live on elsewhere.
-    pub kept_elsewhere: u64,
+    pub kept_elsewhere: Option<u64>,
 }
 
 /// Page faults.

@@ -4,42 +4,36 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _},
-    process,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf,
-    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::Iter,
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
 };
-use memtrace_common::{COUNTERS, Event, Ledger, ProbeStats, Region, TaskSeed};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
+use memtrace_common::ProbeStats;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::load::{attach, load, program, try_trampoline};
+use super::load::{attach, load, try_trampoline};
 use super::{
     btf::KernelBtf,
     facts,
-    iter::{self, Scope},
-    plan::{Asked, KernelFacts, Plan, Step, plan},
+    plan::{Asked, KernelFacts, Plan, Step, Unsupported, plan, plan_best},
     table::PROBES,
 };
-use crate::{
-    model::report::ProbeReport,
-    source::{procfs, replay::records},
-};
+use crate::model::report::{Evidence, ProbeReport};
 
 /// What was asked of the probes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
+    /// What the figures shall rest on; `None` for the most that this kernel gives.
+    pub evidence: Option<Evidence>,
     /// Trace children too.
     pub follow: bool,
-    /// What decides which probes are attached.
-    pub asked: Asked,
+    /// One event for each page fault.
+    pub fault_events: bool,
+    /// The processes run already.
+    pub running: bool,
     /// Size of the ring buffer, bytes: a power of two and at least a page.
     pub buffer_bytes: u32,
     /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).
@@ -47,10 +41,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Asks for running processes and nothing that costs more.
-    pub const fn running(follow: bool, buffer_bytes: u32) -> Self {
-        let asked = Asked { fault_events: false, running: true };
-        Self { follow, asked, buffer_bytes, log_level: 0 }
+    /// Chooses the hooks for what was asked.
+    fn plan(&self, facts: &KernelFacts) -> Result<(Evidence, Plan, Option<Unsupported>)> {
+        let &Self { evidence, fault_events, running, .. } = self;
+        let asked = Asked { evidence: evidence.unwrap_or_default(), fault_events, running };
+        Ok(match evidence {
+            Some(evidence) => (evidence, plan(PROBES, facts, asked)?, None),
+            None => plan_best(PROBES, facts, asked)?,
+        })
     }
 }
 
@@ -59,52 +57,33 @@ pub type Diagnostics = aya_log::EbpfLogger<&'static dyn log::Log>;
 
 /// The attached probes.
 pub struct Probes {
-    bpf: Ebpf,
+    pub(super) bpf: Ebpf,
     plan: Plan,
+    pub(super) evidence: Evidence,
     /// CPUs that were online.
-    cpus: Vec<usize>,
+    pub(super) cpus: Vec<usize>,
     /// Each thread counts pages for itself before it adds them to its mm's counters (before 6.2).
-    threads_count: bool,
+    pub(super) threads_count: bool,
+    /// An iterator over tasks can be started for one of them.
+    pub(super) iterates_one: bool,
 }
 
 /// A shared type, as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Wire<T>(T);
+pub(super) struct Wire<T>(pub(super) T);
 
 // SAFETY: any bytes are a `T` (`FromBytes`) and none of them is padding (`IntoBytes`).
 unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> aya::Pod for Wire<T> {}
-
-/// The value of the map `MMS`: the books and what the probes keep beside them.
-#[derive(Clone, Copy, FromBytes, IntoBytes)]
-#[repr(C)]
-struct Mm {
-    ledger: Ledger,
-    shared: [i64; COUNTERS],
-    state: u32,
-    seeded: u32,
-    number: u64,
-    slot: u32,
-    reserved: u32,
-    stored: [u64; 7],
-}
-
-impl Mm {
-    /// `Mm::DEAD` of the probes.
-    const DEAD: u32 = 3;
-}
 
 /// Asks the kernel what it offers and what memtrace would take of it.
 pub fn examine() -> Result<KernelFacts> {
     let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
     let kernel = KernelBtf::read()?;
     let (mut facts, globals) = facts::read(&kernel);
-    if facts.missing_fields.is_empty() {
-        let asked = Asked::default();
-        let options = Options { follow: false, asked, buffer_bytes: 1 << 16, log_level: 0 };
-        let mut bpf = load(&btf, &globals, options, 1)?;
-        facts.trampolines = try_trampoline(&mut bpf, &btf)?;
-    }
+    let options = Options { buffer_bytes: 1 << 16, ..Options::default() };
+    let mut bpf = load(&btf, &globals, options, 1)?;
+    facts.trampolines = try_trampoline(&mut bpf, &btf)?;
     Ok(facts)
 }
 
@@ -114,12 +93,15 @@ impl Probes {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let (mut facts, globals) = facts::read(&KernelBtf::read()?);
         let cpus = online_cpus()?;
-        plan(PROBES, &facts, options.asked)?;
         let mut bpf = load(&btf, &globals, options, cpus.len() as u32)?;
         facts.trampolines = try_trampoline(&mut bpf, &btf)?;
-        let plan = plan(PROBES, &facts, options.asked)?;
+        let (evidence, plan, why) = options.plan(&facts)?;
+        if let Some(why) = why {
+            log::warn!("{why}: it gives --evidence {} at most", evidence.name());
+        }
         let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
-        let mut probes = Self { bpf, plan, cpus, threads_count };
+        let iterates_one = facts.iterates_one;
+        let mut probes = Self { bpf, plan, evidence, cpus, threads_count, iterates_one };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
             if let Step::Attach(programs) = step {
@@ -128,12 +110,17 @@ impl Probes {
                         .with_context(|| format!("cannot attach the probe \"{}\"", probe.name))?;
                 }
             }
-            if at + 1 == probes.plan.len() {
+            if at + 1 == probes.plan.len() && evidence > Evidence::Args {
                 // Snapshots come last in the table: the others need what it learns of each CPU.
                 probes.anchor()?;
             }
         }
         Ok(probes)
+    }
+
+    /// Returns what the figures rest on.
+    pub const fn evidence(&self) -> Evidence {
+        self.evidence
     }
 
     /// Runs the probes' diagnostics into the `log` crate.
@@ -152,117 +139,6 @@ impl Probes {
         let map = self.bpf.map_mut("TRACED").context("the object has no map TRACED")?;
         let mut traced: HashMap<_, u32, u32> = HashMap::try_from(map)?;
         traced.insert(tgid, 0, 0).context("cannot tell the probes whom to trace")
-    }
-
-    /// Traces a running process from now on. Returns what was found.
-    ///
-    /// Errors: [`Gone`] when it has no address space (any more).
-    pub fn seed(&mut self, tgid: u32) -> Result<TaskSeed> {
-        self.expect(tgid)?;
-        self.settle(tgid)
-    }
-
-    /// Books what is in flight between a followed process and the probes, so that its books are
-    /// exact. Returns what was found when it was first seen.
-    ///
-    /// Errors: [`Gone`] when it has no address space any more.
-    pub fn settle(&mut self, tgid: u32) -> Result<TaskSeed> {
-        let fd = self.program_fd("seed_iter")?;
-        let thread = procfs::living_thread(tgid).ok_or(Gone)?;
-        let mut seed = None;
-        on_each_cpu(&self.cpus, || {
-            let bytes = read_iter(fd.as_fd(), Scope::Thread(thread))?;
-            if let Some(Ok(Event::TaskSeed(found))) = records(&bytes).next() {
-                seed = Some(found);
-            }
-            Ok(())
-        })?;
-        let seed: TaskSeed = seed.ok_or(Gone)?;
-        if seed.tracked == 0 {
-            bail!("the table of address spaces is full");
-        }
-        Ok(seed)
-    }
-
-    /// Reads the regions of a followed process.
-    pub fn regions(&mut self, tgid: u32, mm: u64) -> Result<Snapshot> {
-        let sections = self.books(mm)?.ok_or(Gone)?.ledger.sections;
-        let fd = self.program_fd("regions_iter")?;
-        let bytes = read_iter(fd.as_fd(), Scope::Process(tgid))?;
-        let mut regions: Vec<Region> = Vec::new();
-        for event in records(&bytes) {
-            let Ok(Event::MapRegion(region)) = event else { continue };
-            // Another thread of the process is listed as well: the same again. (One that merged with
-            // what lay below it may go back a little.)
-            if regions.first().is_some_and(|first| region.start <= first.start) {
-                break;
-            }
-            if region.header.mm == mm {
-                regions.push(region);
-            }
-        }
-        if regions.is_empty() {
-            // Some kernels give up at a leader that exited, though others live (6.1).
-            let mappings = match procfs::maps(tgid) {
-                Err(error) if procfs::is_gone(&error) => return Err(Gone.into()),
-                read => read.with_context(|| format!("cannot read /proc/{tgid}/maps"))?,
-            };
-            regions.extend(mappings.iter().map(|mapping| procfs::region(tgid, mapping)));
-        }
-        Ok(Snapshot { regions, sections })
-    }
-
-    /// Returns how many write sections of an address space have begun, `None` when it is not
-    /// followed.
-    pub fn sections(&self, mm: u64) -> Result<Option<u64>> {
-        Ok(self.books(mm)?.map(|books| books.ledger.sections))
-    }
-
-    /// Reads the books of a living address space that process `tgid` has, `None` when it is not
-    /// followed.
-    pub fn ledger(&mut self, tgid: u32, mm: u64) -> Result<Option<Ledger>> {
-        let Some(Mm { mut ledger, .. }) = self.books(mm)?.filter(|books| books.state != Mm::DEAD)
-        else {
-            return Ok(None);
-        };
-        if self.threads_count {
-            for (counted, unsynced) in ledger.in_pages.iter_mut().zip(self.unsynced(tgid)?) {
-                *counted += unsynced;
-            }
-        }
-        Ok(Some(ledger))
-    }
-
-    /// Sums what the threads of a process counted and have not added to its mm's counters yet.
-    fn unsynced(&mut self, tgid: u32) -> Result<[i64; COUNTERS]> {
-        let fd = self.program_fd("unsynced_iter")?;
-        let bytes = match read_iter(fd.as_fd(), Scope::Process(tgid)) {
-            Err(error) if error.is::<Gone>() => Vec::new(),
-            read => read?,
-        };
-        let mut sum = [0; COUNTERS];
-        for thread in bytes.chunks_exact(size_of::<[i32; COUNTERS]>()) {
-            let pages = <[i32; COUNTERS]>::read_from_bytes(thread).unwrap_or_default();
-            for (sum, pages) in sum.iter_mut().zip(pages) {
-                *sum += i64::from(pages);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// Reads the books of an address space that was torn down, `None` when another took its place.
-    pub fn final_ledger(&self, mm: u64) -> Result<Option<Ledger>> {
-        Ok(self.books(mm)?.filter(|books| books.state == Mm::DEAD).map(|books| books.ledger))
-    }
-
-    fn books(&self, mm: u64) -> Result<Option<Mm>> {
-        let map = self.bpf.map("MMS").context("the object has no map MMS")?;
-        let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
-        match mms.get(&mm, 0) {
-            Ok(Wire(books)) => Ok(Some(books)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).context("cannot read the books"),
-        }
     }
 
     /// Sums the probes' counters over all CPUs.
@@ -299,16 +175,6 @@ impl Probes {
     pub fn report(&self) -> Vec<ProbeReport> {
         describe(&self.plan)
     }
-
-    fn anchor(&mut self) -> Result<()> {
-        let fd = self.program_fd("anchor_iter")?;
-        on_each_cpu(&self.cpus, || read_iter(fd.as_fd(), Scope::Thread(process::id())).map(drop))
-    }
-
-    fn program_fd(&mut self, name: &str) -> Result<std::os::fd::OwnedFd> {
-        let program: &mut Iter = program(&mut self.bpf, name)?.try_into()?;
-        Ok(program.fd()?.as_fd().try_clone_to_owned()?)
-    }
 }
 
 /// Runs of probes that the kernel skipped, of any process of the machine.
@@ -325,15 +191,6 @@ fn recursion_misses(program: std::os::fd::BorrowedFd<'_>) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
     Ok(line.and_then(|count| count.trim().parse().ok()).unwrap_or(0))
-}
-
-/// The regions of an address space, read one after the other while they may have changed.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// In ascending order.
-    pub regions: Vec<Region>,
-    /// Write sections that had begun before the first was read.
-    pub sections: u64,
 }
 
 /// Says what becomes of each probe of a plan.
@@ -354,21 +211,6 @@ pub fn describe(plan: &Plan) -> Vec<ProbeReport> {
     plan.iter().map(row).collect()
 }
 
-/// A process that has no address space: it exited, or belongs to the kernel.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the process is gone")]
-pub struct Gone;
-
-fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
-    match iter::run(program, scope) {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {
-            Err(Gone.into())
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot look at {scope:?}")),
-    }
-}
-
 fn online_cpus() -> Result<Vec<usize>> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online")
         .context("cannot read /sys/devices/system/cpu/online")?;
@@ -379,24 +221,4 @@ fn online_cpus() -> Result<Vec<usize>> {
         cpus.extend(parse(first)?..=parse(last)?);
     }
     Ok(cpus)
-}
-
-/// Runs `work` on each CPU in turn, then lets this thread run where it ran before.
-fn on_each_cpu(cpus: &[usize], mut work: impl FnMut() -> Result<()>) -> Result<()> {
-    let this = Pid::from_raw(0);
-    let before = sched_getaffinity(this).context("cannot read the CPU affinity")?;
-    let mut result = Ok(());
-    for &cpu in cpus {
-        let mut set = CpuSet::new();
-        set.set(cpu)?;
-        result = match sched_setaffinity(this, &set) {
-            Ok(()) => work(),
-            Err(error) => Err(io::Error::from(error)).context(format!("cannot run on CPU {cpu}")),
-        };
-        if result.is_err() {
-            break;
-        }
-    }
-    sched_setaffinity(this, &before).context("cannot restore the CPU affinity")?;
-    result
 }

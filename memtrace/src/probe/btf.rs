@@ -165,6 +165,13 @@ impl KernelBtf {
         None
     }
 
+    /// Tells whether a union has a member.
+    pub fn union_has(&self, union: &str, member: &str) -> bool {
+        let found =
+            self.find(kind::UNION, union).and_then(|at| self.member(at, member.as_bytes(), 0));
+        found.is_some()
+    }
+
     /// Returns the size of a structure in bytes.
     pub fn size(&self, structure: &str) -> Option<u32> {
         self.u32(self.find(kind::STRUCT, structure)? + 8)
@@ -173,6 +180,22 @@ impl KernelBtf {
     /// Tells whether the kernel has a function of this name that can be traced.
     pub fn has_function(&self, name: &str) -> bool {
         self.find(kind::FUNC, name).is_some()
+    }
+
+    /// Tells whether the first argument of a function that can be traced points to a structure that
+    /// the kernel's types describe. (Those of 5.10 only name it for `__x64_sys_mremap`, and a program
+    /// may not read it then.)
+    pub fn takes_structure(&self, name: &str) -> bool {
+        let pointed_to = || {
+            let function = self.find(kind::FUNC, name)?;
+            let prototype = self.resolve(self.u32(function + 8)?)?;
+            let (_, arguments) = self.kind(prototype)?;
+            let first = if arguments > 0 { self.u32(prototype + 16)? } else { 0 };
+            let pointer = self.resolve(first)?;
+            let structure = self.resolve(self.u32(pointer + 8)?)?;
+            (self.kind(pointer)?.0 == kind::PTR).then_some(self.kind(structure)?.0)
+        };
+        pointed_to() == Some(kind::STRUCT)
     }
 
     /// Returns the number of arguments of a tracepoint, `None` when the kernel does not have it.
@@ -230,6 +253,7 @@ mod tests {
         assert_eq!(btf.field("t", "a"), None);
         assert_eq!(btf.size("s"), Some(8));
         assert_eq!(btf.enumerator("PG_x"), Some(3));
+        assert!(!btf.takes_structure("s"));
     }
 
     #[test]

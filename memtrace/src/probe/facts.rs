@@ -4,9 +4,10 @@ use memtrace_common::control::{FIELDS, NO_FIELD, PG_UPTODATE};
 
 use super::{
     btf::KernelBtf,
-    plan::{Hook, KernelFacts},
+    plan::{Hook, KernelFacts, Probe},
     table::PROBES,
 };
+use crate::model::report::Evidence;
 
 /// Values of the object's globals that depend on the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,22 +18,27 @@ pub struct Globals {
     pub others: Vec<(&'static str, u32)>,
 }
 
-/// Fields that only some kernels need.
-fn is_needed(global: &str, percpu_counters: bool) -> bool {
+/// Returns the lowest level of evidence that needs a field, `None` when this kernel does without.
+fn needed_by(global: &str, percpu_counters: bool) -> Option<Evidence> {
     match global {
-        "PERCPU_COUNT" | "PERCPU_COUNTERS" | "ARRAY_PPTRS" => percpu_counters,
+        "PERCPU_COUNT" | "PERCPU_COUNTERS" | "ARRAY_PPTRS" => {
+            percpu_counters.then_some(Evidence::Rss)
+        }
         // Threads count for themselves only where the mm's counters are not per CPU.
-        "TASK_RSS_CACHE" => !percpu_counters,
+        "TASK_RSS_CACHE" => (!percpu_counters).then_some(Evidence::Rss),
         // Only shown: a kernel without it shows less.
-        "MM_VDSO" => false,
-        _ => true,
+        "MM_VDSO" => None,
+        "MM_START_BRK" | "MM_BRK" | "MM_START_STACK" | "BPRM_FILENAME" => Some(Evidence::Args),
+        _ if global.starts_with("TASK_") || global.starts_with("SIGNAL_") => Some(Evidence::Args),
+        _ if global.starts_with("PAGE_") => Some(Evidence::Frames),
+        _ => Some(Evidence::Rss),
     }
 }
 
 /// Asks for everything but whether trampolines work, which only a trial shows.
 pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
     let mut facts = KernelFacts::default();
-    for &(_, hook) in PROBES.iter().flat_map(|probe| probe.choices.iter().copied().flatten()) {
+    for hook in PROBES.iter().flat_map(Probe::hooks) {
         match hook {
             Hook::RawTracepoint(name, _) | Hook::BtfTracepoint(name) => {
                 if let Some(arguments) = btf.tracepoint_arguments(name) {
@@ -40,7 +46,8 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
                 }
             }
             Hook::Fexit(function) => {
-                if btf.has_function(function) {
+                // Its first argument is what the programs read.
+                if btf.takes_structure(function) {
                     facts.functions.insert(function);
                 }
             }
@@ -56,14 +63,17 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
     let mut offsets = Vec::new();
     for field in FIELDS {
         let offset = btf.field(field.structure, field.member);
-        if offset.is_none() && is_needed(field.global, !has_count) {
-            facts.missing_fields.insert(format!("{}.{}", field.structure, field.member));
+        if offset.is_none()
+            && let Some(evidence) = needed_by(field.global, !has_count)
+        {
+            facts.missing_fields.insert(format!("{}.{}", field.structure, field.member), evidence);
         }
         offsets.push((field.global, offset.unwrap_or(NO_FIELD)));
     }
+    facts.iterates_one = btf.union_has("bpf_iter_link_info", "task");
     let uptodate = btf.enumerator(PG_UPTODATE);
     if uptodate.is_none() {
-        facts.missing_fields.insert(PG_UPTODATE.to_owned());
+        facts.missing_fields.insert(PG_UPTODATE.to_owned(), Evidence::Frames);
     }
     let others = vec![
         ("PERCPU_SIZE", btf.size("percpu_counter").unwrap_or(0)),

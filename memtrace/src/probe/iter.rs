@@ -46,6 +46,8 @@ const READ_BYTES: usize = 32 << 10;
 /// Whom to look at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope {
+    /// Every task of the machine: kernels before 6.1 cannot be told whom.
+    Machine,
     /// One thread, by tid.
     Thread(u32),
     /// A process, by tgid. (With a tid, `task_vma` starts over at the end of an output of more than
@@ -58,10 +60,12 @@ pub(super) enum Scope {
 /// Errors: `ESRCH` or `ENOENT` when there is no such thread or process.
 pub(super) fn run(program: BorrowedFd<'_>, scope: Scope) -> io::Result<Vec<u8>> {
     let (tid, pid) = match scope {
+        Scope::Machine => (0, 0),
         Scope::Thread(tid) => (tid, 0),
         Scope::Process(tgid) => (0, tgid),
     };
     let info = LinkInfo { tid, pid, pid_fd: 0, reserved: 0 };
+    let info: &[LinkInfo] = if matches!(scope, Scope::Machine) { &[] } else { &[info] };
     let link = bpf(
         LINK_CREATE,
         &LinkCreate {
@@ -69,8 +73,8 @@ pub(super) fn run(program: BorrowedFd<'_>, scope: Scope) -> io::Result<Vec<u8>> 
             target_fd: 0,
             attach_type: TRACE_ITER,
             flags: 0,
-            iter_info: &info,
-            iter_info_len: size_of::<LinkInfo>() as u32,
+            iter_info: if info.is_empty() { std::ptr::null() } else { info.as_ptr() },
+            iter_info_len: size_of_val(info) as u32,
             reserved: 0,
         },
     )?;

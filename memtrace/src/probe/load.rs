@@ -21,7 +21,7 @@ pub(super) fn load(
     options: Options,
     cpus: u32,
 ) -> Result<Ebpf> {
-    let Options { follow, asked: _, buffer_bytes, log_level } = options;
+    let Options { follow, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
@@ -60,7 +60,7 @@ pub(super) fn attach(bpf: &mut Ebpf, (name, hook): Program, btf: &Btf) -> Result
             let reason = last.map_or_else(|| io_error.to_string(), str::to_owned);
             Refused { program: name, reason }.into()
         }
-        other => other.into(),
+        other => anyhow::Error::from(other).context(format!("cannot attach {hook}")),
     })
 }
 
@@ -82,9 +82,7 @@ fn try_attach(
         }
         Hook::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
-            if program.fd().is_err() {
-                program.load(function, btf)?;
-            }
+            program.load(function, btf)?;
             program.attach()?;
         }
         Hook::Iterator(kind) => {
@@ -98,12 +96,14 @@ fn try_attach(
 /// Tries whether `fexit` programs load and attach. Only a refusal is an answer; any other error
 /// stops.
 pub(super) fn try_trampoline(bpf: &mut Ebpf, btf: &Btf) -> Result<bool> {
-    let (name, function) = ("munmap_fexit", "__x64_sys_munmap");
+    let (name, function) = ("munmap_args", "__x64_sys_munmap");
     let program: &mut FExit = program(bpf, name)?.try_into()?;
     let attached = program.load(function, btf).and_then(|()| program.attach());
+    // Kernels before 5.15 do not attach a program twice: it is loaded anew.
     match attached {
         Ok(link) => {
             program.detach(link)?;
+            program.unload()?;
             Ok(true)
         }
         Err(error) if is_refusal(&error) => Ok(false),

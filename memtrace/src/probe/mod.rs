@@ -5,5 +5,6 @@ pub mod btf;
 pub mod facts;
 mod iter;
 pub mod load;
+pub mod look;
 pub mod plan;
 pub mod table;

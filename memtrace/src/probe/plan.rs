@@ -5,6 +5,8 @@ use std::{
     fmt,
 };
 
+use crate::model::report::Evidence;
+
 /// What this kernel offers. Facts only: the rules are in [`plan`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFacts {
@@ -16,8 +18,11 @@ pub struct KernelFacts {
     pub tracepoints: BTreeMap<&'static str, usize>,
     /// Iterators, of those that the table of probes names.
     pub iterators: BTreeSet<&'static str>,
-    /// Fields of kernel structures that this kernel does not have, as `structure.member`.
-    pub missing_fields: BTreeSet<String>,
+    /// Fields of kernel structures that this kernel does not have, as `structure.member`, and the
+    /// lowest level that needs each.
+    pub missing_fields: BTreeMap<String, Evidence>,
+    /// An iterator over tasks can be started for one of them (6.1).
+    pub iterates_one: bool,
 }
 
 /// Where a program attaches.
@@ -54,7 +59,11 @@ impl Hook {
 
     /// Tells whether it sees system calls return.
     pub fn sees_calls(self) -> bool {
-        matches!(self, Self::Fexit(_) | Self::BtfTracepoint("sys_exit"))
+        match self {
+            Self::Fexit(function) => function.starts_with("__x64_sys_"),
+            Self::BtfTracepoint(name) => name == "sys_exit",
+            Self::RawTracepoint(..) | Self::Iterator(_) => false,
+        }
     }
 }
 
@@ -84,6 +93,8 @@ pub enum Wanted {
 /// What was asked of the probes, as far as it decides which are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
+    /// What the figures shall rest on.
+    pub evidence: Evidence,
     /// One event for each page fault.
     pub fault_events: bool,
     /// Processes that run already. What they are in the middle of must be seen to return, which
@@ -102,8 +113,30 @@ pub struct Probe {
     pub cost: &'static str,
     /// When it is wanted.
     pub wanted: Wanted,
-    /// Sets of programs, best first; all of a set are attached.
-    pub choices: &'static [&'static [Program]],
+    /// The lowest level of evidence that has a use for it.
+    pub evidence: Evidence,
+    /// Sets of programs for [`Evidence::Args`], best first; all of a set are attached.
+    pub args: Choices,
+    /// Sets of programs for the levels at which is counted.
+    pub counted: Choices,
+}
+
+/// Sets of programs that can do the same, best first.
+pub type Choices = &'static [&'static [Program]];
+
+impl Probe {
+    /// Returns the sets of programs for a level of evidence.
+    pub const fn choices(&self, evidence: Evidence) -> Choices {
+        match evidence {
+            Evidence::Args => self.args,
+            Evidence::Rss | Evidence::Frames => self.counted,
+        }
+    }
+
+    /// Returns every hook that it can take at any level.
+    pub fn hooks(&self) -> impl Iterator<Item = Hook> {
+        [self.args, self.counted].into_iter().flatten().copied().flatten().map(|&(_, hook)| hook)
+    }
 }
 
 /// What to do about one probe.
@@ -142,32 +175,54 @@ pub fn plan(
     kernel: &KernelFacts,
     asked: Asked,
 ) -> Result<Plan, Unsupported> {
-    if let Some(field) = kernel.missing_fields.first() {
+    let mut missing = kernel.missing_fields.iter();
+    if let Some((field, _)) = missing.find(|&(_, &needed)| needed <= asked.evidence) {
         return Err(Unsupported::NoField(field.clone()));
     }
     probes.iter().map(|probe| Ok((probe, step(probe, kernel, asked)?))).collect()
 }
 
+/// Chooses hooks for the highest level of evidence that `kernel` gives, with the reason why it is
+/// not a higher one.
+pub fn plan_best(
+    probes: &'static [Probe],
+    kernel: &KernelFacts,
+    asked: Asked,
+) -> Result<(Evidence, Plan, Option<Unsupported>), Unsupported> {
+    let mut why = None;
+    for evidence in [Evidence::Frames, Evidence::Rss] {
+        match plan(probes, kernel, Asked { evidence, ..asked }) {
+            Ok(plan) => return Ok((evidence, plan, why)),
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    let evidence = Evidence::Args;
+    Ok((evidence, plan(probes, kernel, Asked { evidence, ..asked })?, why))
+}
+
 fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsupported> {
-    if probe.wanted == Wanted::OnFaultEvents && !asked.fault_events {
+    let unasked = probe.wanted == Wanted::OnFaultEvents && !asked.fault_events;
+    if unasked || probe.evidence > asked.evidence {
         return Ok(Step::Skip);
     }
+    let choices = probe.choices(asked.evidence);
     let takes = |&(_, hook): &Program| {
-        hook.exists_on(kernel) && !(asked.running && matches!(hook, Hook::Fexit(_)))
+        let misses_calls = asked.running && matches!(hook, Hook::Fexit(_)) && hook.sees_calls();
+        hook.exists_on(kernel) && !misses_calls
     };
     let exists = |choice: &&[Program]| choice.iter().all(takes);
-    match probe.choices.iter().copied().find(exists) {
+    match choices.iter().copied().find(exists) {
         Some(programs) => Ok(Step::Attach(programs)),
         None if probe.wanted == Wanted::Always => {
-            Err(Unsupported::NoHook { probe: probe.name, wanted: first_hooks(probe) })
+            Err(Unsupported::NoHook { probe: probe.name, wanted: first_hooks(choices) })
         }
         None => Ok(Step::Unsupported),
     }
 }
 
 /// Returns the first hook of each choice.
-fn first_hooks(probe: &Probe) -> String {
-    let firsts = probe.choices.iter().filter_map(|choice| choice.first());
+fn first_hooks(choices: Choices) -> String {
+    let firsts = choices.iter().filter_map(|choice| choice.first());
     firsts.map(|(_, hook)| hook.to_string()).collect::<Vec<_>>().join(" or ")
 }
 
@@ -179,8 +234,7 @@ mod tests {
     /// A kernel that offers everything.
     fn capable() -> KernelFacts {
         let mut facts = KernelFacts { trampolines: true, ..KernelFacts::default() };
-        let programs = PROBES.iter().flat_map(|probe| probe.choices.iter().copied().flatten());
-        for &(_, hook) in programs {
+        for hook in PROBES.iter().flat_map(Probe::hooks) {
             match hook {
                 RawTracepoint(name, arguments) => {
                     facts.tracepoints.entry(name).or_insert(arguments);
@@ -199,8 +253,8 @@ mod tests {
         facts
     }
 
-    const RUN: Asked = Asked { fault_events: false, running: false };
-    const FAULTS: Asked = Asked { fault_events: true, running: false };
+    const RUN: Asked = Asked { evidence: Evidence::Frames, fault_events: false, running: false };
+    const FAULTS: Asked = Asked { fault_events: true, ..RUN };
 
     fn step_of(plan: &Plan, name: &str) -> Step {
         plan.iter().find(|(probe, _)| probe.name == name).expect("in the table").1
@@ -283,8 +337,69 @@ mod tests {
     #[test]
     fn a_missing_field_is_an_error_that_names_it() {
         let mut kernel = capable();
-        kernel.missing_fields.insert("mm_struct.mm_mt".to_owned());
+        kernel.missing_fields.insert("mm_struct.mm_mt".to_owned(), Evidence::Rss);
         let error = plan(PROBES, &kernel, RUN).expect_err("unsupported");
         assert_eq!(error.to_string(), "this kernel's types lack mm_struct.mm_mt");
+    }
+
+    #[test]
+    fn a_lower_level_attaches_less() {
+        let attached = |evidence| {
+            let plan = plan(PROBES, &capable(), Asked { evidence, ..RUN }).expect("supported");
+            let attached = plan.iter().filter(|(_, step)| matches!(step, Step::Attach(_)));
+            attached.map(|(probe, _)| probe.name).collect::<Vec<_>>()
+        };
+        let calls = ["memory calls", "fork", "exec", "exit", "end of address spaces", "snapshots"];
+        assert_eq!(attached(Evidence::Args), calls);
+        assert!(!attached(Evidence::Rss).contains(&"freed frames"));
+        assert!(attached(Evidence::Rss).contains(&"pages in and out"));
+        assert!(attached(Evidence::Frames).contains(&"freed frames"));
+    }
+
+    /// What Linux 5.10 lacks.
+    fn old() -> KernelFacts {
+        let mut kernel = capable();
+        for tracepoint in ["ma_write", "mmap_lock_acquire_returned", "exit_mmap"] {
+            kernel.tracepoints.remove(tracepoint);
+        }
+        kernel.iterators.remove("task_vma");
+        kernel.missing_fields.insert("mm_struct.mm_mt".to_owned(), Evidence::Rss);
+        kernel
+    }
+
+    #[test]
+    fn a_kernel_that_counts_nothing_for_us_still_has_arguments() {
+        let (evidence, plan, why) = plan_best(PROBES, &old(), RUN).expect("supported");
+        assert_eq!(evidence, Evidence::Args);
+        assert_eq!(why, Some(Unsupported::NoField("mm_struct.mm_mt".to_owned())));
+        let Step::Attach(programs) = step_of(&plan, "end of address spaces") else {
+            panic!("not attached");
+        };
+        assert_eq!(programs, &[("mm_end_args_fexit", Fexit("exit_mmap"))]);
+    }
+
+    #[test]
+    fn the_end_of_an_address_space_is_seen_of_running_processes_too() {
+        let running = Asked { running: true, ..RUN };
+        let (evidence, ..) = plan_best(PROBES, &old(), running).expect("supported");
+        assert_eq!(evidence, Evidence::Args);
+    }
+
+    #[test]
+    fn a_kernel_that_gives_everything_gives_frames() {
+        let (evidence, _, why) = plan_best(PROBES, &capable(), RUN).expect("supported");
+        assert_eq!((evidence, why), (Evidence::Frames, None));
+    }
+
+    #[test]
+    fn a_kernel_without_calls_is_unsupported_and_the_reason_is_the_lowest_levels() {
+        let mut kernel = old();
+        kernel.trampolines = false;
+        let error = plan_best(PROBES, &kernel, RUN).expect_err("no end of address spaces");
+        assert_eq!(
+            error.to_string(),
+            "this kernel has no hook for \"end of address spaces\" (tp_btf/exit_mmap or \
+             fexit/exit_mmap)"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{exit_code, printable, size};
+use super::{exit_code, known, printable, size};
 use crate::model::change::{Change, What};
 
 /// Returns one line without its newline: seconds since `start_ns`, PID (and thread, where it is
@@ -23,7 +23,7 @@ fn words(what: &What) -> String {
                 words += &format!("  {detail}");
             }
             if path.is_some() {
-                words += &format!("  zapped {}  freed {}", size(*zapped), size(*freed));
+                words += &format!("  zapped {}  freed {}", known(*zapped), known(*freed));
             }
             words + &result(*ret)
         }
@@ -38,7 +38,7 @@ fn words(what: &What) -> String {
         What::Exec { path } => format!("{:<8} {}", "exec", printable(path)),
         What::Exit { code } => format!("+++ exited with {} +++", exit_code(*code)),
         What::MmEnd { zapped, freed } => {
-            format!("{:<8} zapped {}  freed {}", "teardown", size(*zapped), size(*freed))
+            format!("{:<8} zapped {}  freed {}", "teardown", known(*zapped), known(*freed))
         }
     }
 }
@@ -83,8 +83,8 @@ mod tests {
             detail,
             ret,
             path: None,
-            zapped: 0,
-            freed: 0,
+            zapped: Some(0),
+            freed: Some(0),
         }
     }
 
@@ -106,8 +106,8 @@ mod tests {
                     detail: String::new(),
                     ret: 0,
                     path: Some("munmap"),
-                    zapped: 32 << 20,
-                    freed: (32 << 20) - (100 << 10),
+                    zapped: Some(32 << 20),
+                    freed: Some((32 << 20) - (100 << 10)),
                 },
             ),
             at(2_000_000_000, 4242, call("madvise", 0x5555_0000, "MADV_FREE", 0)),
@@ -145,7 +145,7 @@ mod tests {
             ),
             at(4_000, 4242, What::Fault { address: 0x1000, access: "read", from_kernel: true }),
             at(5_000, 4242, What::Exit { code: 0 }),
-            at(6_000, 4242, What::MmEnd { zapped: 4 << 20, freed: 3 << 20 }),
+            at(6_000, 4242, What::MmEnd { zapped: Some(4 << 20), freed: None }),
             at(7_000, 4242, What::Exit { code: 137 }),
         ];
         assert_snapshot!(lines.join("\n"), @"
@@ -155,7 +155,7 @@ mod tests {
         0.000003  4242       fault    0x7ffd00001000  write
         0.000004  4242       fault    0x1000          read by the kernel
         0.000005  4242       +++ exited with 0 +++
-        0.000006  4242       teardown zapped 4.0 MiB  freed 3.0 MiB
+        0.000006  4242       teardown zapped 4.0 MiB  freed –
         0.000007  4242       +++ exited with 137 (SIGKILL) +++
         ");
     }

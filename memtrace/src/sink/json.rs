@@ -24,7 +24,7 @@ mod tests {
     use super::*;
     use crate::model::{
         change::What,
-        report::{Host, Report, SCHEMA, Window},
+        report::{Evidence, Host, Report, SCHEMA, Window},
     };
 
     fn line(what: What) -> String {
@@ -37,6 +37,7 @@ mod tests {
             schema: SCHEMA,
             host: Host { kernel: "6.18.0".into(), arch: "x86_64".into(), page_size: 4096 },
             window: Window {
+                evidence: Evidence::Frames,
                 start_ns: 1,
                 end_ns: 2,
                 emitted: 0,
@@ -59,6 +60,7 @@ mod tests {
             "page_size": 4096
           },
           "window": {
+            "evidence": "frames",
             "start_ns": 1,
             "end_ns": 2,
             "emitted": 0,
@@ -83,8 +85,8 @@ mod tests {
             detail: String::new(),
             ret: 0,
             path: Some("munmap"),
-            zapped: 32 << 20,
-            freed: 31 << 20,
+            zapped: Some(32 << 20),
+            freed: Some(31 << 20),
         }), @r#"{"time_ns":1234567,"tgid":4242,"tid":4243,"event":"call","call":"munmap","start":"0x7f12a0000000","requested":67108864,"detail":"","ret":0,"path":"munmap","zapped":33554432,"freed":32505856}"#);
     }
 
@@ -95,14 +97,14 @@ mod tests {
             line(What::Fork { child: 4300, followed: true }),
             line(What::Exec { path: "/bin/true".into() }),
             line(What::Exit { code: 137 }),
-            line(What::MmEnd { zapped: 4096, freed: 0 }),
+            line(What::MmEnd { zapped: Some(4096), freed: None }),
         ];
         assert_snapshot!(lines.join("\n"), @r#"
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"fault","address":"0x1000","access":"write","from_kernel":false}
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"fork","child":4300,"followed":true}
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"exec","path":"/bin/true"}
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"exit","code":137}
-        {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"mm_end","zapped":4096,"freed":0}
+        {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"mm_end","zapped":4096,"freed":null}
         "#);
     }
 

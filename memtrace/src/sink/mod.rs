@@ -29,6 +29,14 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {unit_name}", tenths / 10, tenths % 10)
 }
 
+/// What stands for a figure that is not known.
+const UNKNOWN: &str = "–";
+
+/// Returns a size, or the sign for an unknown one.
+pub fn known(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| UNKNOWN.to_owned(), size)
+}
+
 /// Returns a size that may be below zero.
 fn signed_size(bytes: i64) -> String {
     let sign = if bytes < 0 { "-" } else { "" };

@@ -12,7 +12,7 @@ use memtrace_common::{Event, Header, Kind, ProbeStats, decode};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::replay::{RecordError, Records};
-use crate::model::{region_map::PAGE, text};
+use crate::model::{region_map::PAGE, report::Evidence, text};
 
 /// The first bytes of a trace. The first is no text and no UTF-8, the last shows a transfer that
 /// changed line ends.
@@ -47,7 +47,8 @@ struct Prefix {
 struct RawHeader {
     prefix: Prefix,
     page_size: u32,
-    reserved: u32,
+    /// Place of the level among [`Evidence::ALL`], counted from 1; 0 where it is not told.
+    evidence: u32,
     start_ns: u64,
     /// Filled up with zeros.
     arch: [u8; 16],
@@ -75,6 +76,7 @@ const _: () = {
     assert!(offset_of!(Prefix, byte_order) == 12);
     assert!(size_of::<RawHeader>() == 112);
     assert!(offset_of!(RawHeader, page_size) == 16);
+    assert!(offset_of!(RawHeader, evidence) == 20);
     assert!(offset_of!(RawHeader, start_ns) == 24);
     assert!(offset_of!(RawHeader, arch) == 32);
     assert!(offset_of!(RawHeader, kernel) == 48);
@@ -93,6 +95,8 @@ pub struct TraceHeader {
     pub page_size: u64,
     /// When the probes were attached, `CLOCK_BOOTTIME`.
     pub start_ns: u64,
+    /// What was counted.
+    pub evidence: Evidence,
 }
 
 /// How a recording ended.
@@ -176,12 +180,16 @@ impl<R: Read> TraceReader<R> {
         }
         // What a longer header says more is not for this build.
         let (raw, _) = RawHeader::read_from_prefix(&bytes).map_err(|_| OpenError::Damaged)?;
-        let RawHeader { prefix: _, page_size, reserved: _, start_ns, arch, kernel } = raw;
+        let RawHeader { prefix: _, page_size, evidence, start_ns, arch, kernel } = raw;
         if u64::from(page_size) != PAGE {
             return Err(OpenError::OtherPageSize(page_size));
         }
-        let (arch, kernel) = (text(&arch), text(&kernel));
-        let header = TraceHeader { arch, kernel, page_size: u64::from(page_size), start_ns };
+        let evidence = match evidence {
+            0 => Evidence::Frames,
+            place => *Evidence::ALL.get(place as usize - 1).ok_or(OpenError::Damaged)?,
+        };
+        let (arch, kernel, page_size) = (text(&arch), text(&kernel), u64::from(page_size));
+        let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
         Ok(Self { header, records: Records::new(source, u64::from(header_len)), end: None })
     }
 
@@ -240,8 +248,8 @@ pub struct TraceWriter<W> {
 impl<W: Write> TraceWriter<W> {
     /// Writes the header. Names that are too long are cut.
     pub fn create(mut sink: W, header: &TraceHeader) -> io::Result<Self> {
-        let TraceHeader { arch, kernel, page_size, start_ns } = header;
-        let page_size = u32::try_from(*page_size).map_err(io::Error::other)?;
+        let &TraceHeader { ref arch, ref kernel, page_size, start_ns, evidence } = header;
+        let page_size = u32::try_from(page_size).map_err(io::Error::other)?;
         let prefix = Prefix {
             magic: MAGIC,
             version: VERSION,
@@ -249,7 +257,8 @@ impl<W: Write> TraceWriter<W> {
             byte_order: BYTE_ORDER,
         };
         let (arch, kernel) = (filled_up(arch), filled_up(kernel));
-        let raw = RawHeader { prefix, page_size, reserved: 0, start_ns: *start_ns, arch, kernel };
+        let evidence = evidence as u32 + 1;
+        let raw = RawHeader { prefix, page_size, evidence, start_ns, arch, kernel };
         sink.write_all(raw.as_bytes())?;
         Ok(Self { sink })
     }

@@ -9,6 +9,7 @@ fn header() -> TraceHeader {
         kernel: "6.18.0-test".to_owned(),
         page_size: PAGE,
         start_ns: 0x0102_0304_0506_0708,
+        evidence: Evidence::Rss,
     }
 }
 
@@ -54,7 +55,7 @@ fn tgids(trace: &mut TraceReader<&[u8]>) -> Vec<u32> {
 #[test]
 fn the_header_stands_as_documented() {
     let bytes = trace(&[]);
-    let mut expected = b"\x89memtrc\n\x01\0\x70\0\x0d\x0c\x0b\x0a\0\x10\0\0\0\0\0\0".to_vec();
+    let mut expected = b"\x89memtrc\n\x01\0\x70\0\x0d\x0c\x0b\x0a\0\x10\0\0\x02\0\0\0".to_vec();
     expected.extend(b"\x08\x07\x06\x05\x04\x03\x02\x01x86_64");
     expected.resize(48, 0);
     expected.extend(b"6.18.0-test");

@@ -4,6 +4,7 @@
 //! is the workload: `kernel --workload NAME`, and the fuzzer: `kernel --fuzz …`.
 
 mod driver;
+mod evidence;
 mod fuzz;
 mod hooks;
 mod maps;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         maps::trials(),
         tasks::trials(),
         hooks::trials(),
+        evidence::trials(),
         outside::trials(),
         fuzz::trials(),
     ]

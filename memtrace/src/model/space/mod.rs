@@ -3,7 +3,7 @@
 
 mod call;
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, mem, ops::Range};
 
 use memtrace_common::{Exec, Ledger, PATHS, Path, Region, TaskSeed};
 
@@ -173,6 +173,16 @@ impl AddressSpace {
             Path::Exit
         };
         self.given_up[path.index()].add(self.mapped_at_end);
+    }
+
+    /// Another address space took its place at exec. Where pages are counted, its end told so itself.
+    pub fn replaced(&mut self) {
+        if self.ended {
+            let Requests { calls, bytes } = mem::take(&mut self.given_up[Path::Exit.index()]);
+            let exec = &mut self.given_up[Path::Exec.index()];
+            exec.calls += calls;
+            exec.bytes = exec.bytes.saturating_add(bytes);
+        }
     }
 
     /// Returns the size of all regions: now, or before the teardown.

@@ -12,9 +12,9 @@ use self::{
         Align::{Left, Right},
         Ink, columns, end_of,
     },
-    process::{given_back, known},
+    process::given_back,
 };
-use super::{printable, size};
+use super::{known, printable, size};
 use crate::model::report::{ProcessReport, Report, Window};
 
 /// Processes that are told in full; with more of them a summary comes first.
@@ -47,7 +47,7 @@ pub fn render(report: &Report, style: Style) -> String {
         if index > 0 {
             out.push('\n');
         }
-        process::render(&mut out, process, was_traced(window), style);
+        process::render(&mut out, process, was_traced(window).then_some(window.evidence), style);
     }
     out.push('\n');
     style.paragraph(&mut out, Some(Ink::Dim), 4, &origin(report));
@@ -133,7 +133,7 @@ fn summarize<'a>(out: &mut String, report: &'a Report, style: Style) -> Vec<&'a 
                 end_of(&printable(&process.comm), NAME_WIDTH),
                 state,
                 known(process.memory.resident),
-                size(given_back(process)),
+                known(given_back(process)),
                 faults.map_or_else(
                     || "–".to_owned(),
                     |(minor, major)| minor.saturating_add(major).to_string(),
@@ -164,7 +164,7 @@ fn summarize<'a>(out: &mut String, report: &'a Report, style: Style) -> Vec<&'a 
 
 /// Returns what decides which processes come first.
 fn bytes(process: &ProcessReport) -> u64 {
-    process.memory.resident.unwrap_or(0).saturating_add(given_back(process))
+    process.memory.resident.unwrap_or(0).saturating_add(given_back(process).unwrap_or(0))
 }
 
 /// Returns a sum that stops at the largest number.
@@ -179,7 +179,8 @@ fn was_traced(window: &Window) -> bool {
 
 /// Returns where and when all this was measured.
 fn origin(report: &Report) -> String {
-    let Window { start_ns, end_ns, emitted, dropped, missed, resyncs, .. } = report.window;
+    let Window { evidence, start_ns, end_ns, emitted, dropped, missed, resyncs, .. } =
+        report.window;
     let host = format!(
         "Linux {} {}, pages of {}",
         printable(&report.host.kernel),
@@ -200,5 +201,9 @@ fn origin(report: &Report) -> String {
         0 => String::new(),
         _ => format!(", {missed} probe runs skipped by the kernel"),
     };
-    format!("traced for {seconds:.3} s; {emitted} records, {lost} lost{skipped}{again}; {host}")
+    let evidence = evidence.name();
+    format!(
+        "traced for {seconds:.3} s, evidence {evidence}; {emitted} records, {lost} \
+         lost{skipped}{again}; {host}"
+    )
 }

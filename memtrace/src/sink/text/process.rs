@@ -13,20 +13,23 @@ use super::{
 use crate::{
     model::{
         change::path_name,
-        report::{Balance, Faults, Memory, PathReport, ProcessReport, RegionReport},
+        report::{Balance, Evidence, Faults, Memory, PathReport, ProcessReport, RegionReport},
     },
-    sink::{exit_code, printable, signed_size, size},
+    sink::{UNKNOWN, exit_code, known, printable, signed_size, size},
 };
 
-/// What stands for a figure that is not known.
-const UNKNOWN: &str = "–";
 /// Regions that are listed one by one.
 const REGIONS: usize = 12;
 /// Paths that the sentence names one by one.
 const NAMED_PATHS: usize = 3;
 
 /// Adds the whole text about one process to `out`.
-pub(super) fn render(out: &mut String, process: &ProcessReport, traced: bool, style: Style) {
+pub(super) fn render(
+    out: &mut String,
+    process: &ProcessReport,
+    traced: Option<Evidence>,
+    style: Style,
+) {
     style.paragraph(out, Some(Ink::Bold), 4, &sentence(process, traced));
     for note in notes(process) {
         style.paragraph(out, Some(Ink::Yellow), 4, &format!("  {note}"));
@@ -37,28 +40,27 @@ pub(super) fn render(out: &mut String, process: &ProcessReport, traced: bool, st
         out.push_str(&format!("  {}\n", end_of(&exe, room)));
     }
     out.push('\n');
-    memory(out, process, style);
+    // Arguments alone tell nothing of an address space that is gone.
+    if traced != Some(Evidence::Args) || process.memory.mapped.is_some() {
+        memory(out, process, style);
+    }
     paths(out, process, style);
     sums(out, process, traced, style);
     regions(out, process, style);
 }
 
 /// Returns the bytes that went back to the kernel before the process exited.
-pub(super) fn given_back(process: &ProcessReport) -> u64 {
-    let at_exit = path(process, Path::Exit).map_or(0, |exit| exit.freed);
-    process.reclaimed.total.saturating_sub(at_exit)
-}
-
-/// Returns a size, or the sign for an unknown one.
-pub(super) fn known(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| UNKNOWN.to_owned(), size)
+pub(super) fn given_back(process: &ProcessReport) -> Option<u64> {
+    let at_exit = path(process, Path::Exit).map_or(Some(0), |exit| exit.freed)?;
+    Some(process.reclaimed.total?.saturating_sub(at_exit))
 }
 
 fn path(process: &ProcessReport, path: Path) -> Option<&PathReport> {
     process.reclaimed.by_path.get(path_name(path))
 }
 
-fn sentence(process: &ProcessReport, traced: bool) -> String {
+fn sentence(process: &ProcessReport, traced: Option<Evidence>) -> String {
+    let evidence = traced.unwrap_or_default();
     let who = format!("{} (pid {})", printable(&process.comm), process.tgid);
     match process.state {
         "exited" => {
@@ -66,34 +68,51 @@ fn sentence(process: &ProcessReport, traced: bool) -> String {
                 || "exited".to_owned(),
                 |code| format!("exited with {}", exit_code(code)),
             );
-            format!("{who} {code}: at exit {}; {}", back(process, "had"), left(process))
+            let back = back(process, evidence, "had");
+            format!("{who} {code}: at exit {back}; {}", left(process))
         }
-        "running" if traced => {
-            let back = back(process, "has");
+        "running" if traced.is_some() => {
+            let back = back(process, evidence, "has");
             format!("{who} is running: since tracing began {back}; {}", held(process))
         }
         "running" => format!("{who} is running: {}", held(process)),
-        _ => format!("{who}, whose end was not seen: {}; {}", back(process, "had"), held(process)),
+        _ => {
+            let back = back(process, evidence, "had");
+            format!("{who}, whose end was not seen: {back}; {}", held(process))
+        }
     }
 }
 
-fn back(process: &ProcessReport, had: &str) -> String {
-    let all = given_back(process);
-    if all == 0 {
-        return format!("nothing {had} been given back");
-    }
-    let mut freed: Vec<(Path, u64)> = Path::ALL
+/// Returns what went back before the exit, by the best figure that there is.
+fn back(process: &ProcessReport, evidence: Evidence, had: &str) -> String {
+    let (figure, what, but): (Figure<PathReport>, _, _) = match evidence {
+        Evidence::Frames => (|path| path.freed, "been given back", ""),
+        Evidence::Rss => {
+            (|path| path.zapped, "been detached", " (how much of it was freed was not counted)")
+        }
+        Evidence::Args => (
+            |path| Some(path.requested),
+            "been given up",
+            " (address space: how much of it was memory was not counted)",
+        ),
+    };
+    let mut parts: Vec<(Path, u64)> = Path::ALL
         .into_iter()
-        .filter(|path| !matches!(path, Path::Exit | Path::Other))
-        .filter_map(|p| Some((p, path(process, p)?.freed)))
-        .filter(|(_, freed)| *freed > 0)
+        .filter(|path| !matches!(path, Path::Exit))
+        .filter_map(|p| Some((p, figure(path(process, p)?)?)))
+        .filter(|(_, bytes)| *bytes > 0)
         .collect();
-    freed.sort_by_key(|(_, freed)| std::cmp::Reverse(*freed));
-    freed.truncate(NAMED_PATHS);
+    let all = total(parts.iter().map(|(_, bytes)| *bytes));
+    if all == 0 {
+        return format!("nothing {had} {what}");
+    }
+    parts.retain(|(path, _)| !matches!(path, Path::Other));
+    parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    parts.truncate(NAMED_PATHS);
 
-    let rest = all.saturating_sub(total(freed.iter().map(|(_, freed)| *freed)));
+    let rest = all.saturating_sub(total(parts.iter().map(|(_, bytes)| *bytes)));
     let mut by: Vec<String> =
-        freed.iter().map(|(path, freed)| format!("{} by {}", size(*freed), label(*path))).collect();
+        parts.iter().map(|(path, bytes)| format!("{} by {}", size(*bytes), label(*path))).collect();
     if rest > 0 {
         by.push(format!("{} by other paths", size(rest)));
     }
@@ -102,24 +121,27 @@ fn back(process: &ProcessReport, had: &str) -> String {
     match by.as_slice() {
         [only] if only.starts_with(&all_shown) => {
             let by = &only[all_shown.len()..];
-            format!("{all_shown} {have} been given back{by}")
+            format!("{all_shown} {have} {what}{by}{but}")
         }
-        _ => format!("{all_shown} {have} been given back: {}", by.join(", ")),
+        _ => format!("{all_shown} {have} {what}: {}{but}", by.join(", ")),
     }
 }
 
 /// Returns what was there when the process exited, and how much of it went back then.
 fn left(process: &ProcessReport) -> String {
     let exit = path(process, Path::Exit);
-    let Some(left) = process.memory.resident.or(exit.map(|exit| exit.zapped)) else {
+    let Some(left) = process.memory.resident.or(exit.and_then(|exit| exit.zapped)) else {
         return "what was left is not known".into();
     };
     if left == 0 {
         return "nothing was left".into();
     }
     let left_shown = size(left);
-    match exit.map(|exit| exit.freed) {
-        None => format!("{left_shown} were left, whose teardown was not seen"),
+    let Some(exit) = exit else {
+        return format!("{left_shown} were left, whose teardown was not seen");
+    };
+    match exit.freed {
+        None => format!("{left_shown} were left"),
         Some(0) => format!("{left_shown} were left, none of which went back at exit"),
         Some(freed) if size(freed) == left_shown => {
             format!("{left_shown} were left and went back at exit")
@@ -150,7 +172,7 @@ fn held(process: &ProcessReport) -> String {
 /// Returns what a reader has to know to take the sentence right.
 fn notes(process: &ProcessReport) -> Vec<String> {
     let mut notes = vec![];
-    let kept = total(process.reclaimed.by_path.values().map(|path| path.kept_elsewhere));
+    let kept = total(process.reclaimed.by_path.values().filter_map(|path| path.kept_elsewhere));
     if kept > 0 {
         notes.push(format!(
             "kept elsewhere: {} left this process without being freed: in the page cache, shared with \
@@ -221,46 +243,51 @@ fn paths(out: &mut String, process: &ProcessReport, style: Style) {
     if by_path.is_empty() {
         return;
     }
-    let row = |label: &str, figures: &PathReport| {
-        let PathReport { calls, requested, zapped, freed, late, kept_elsewhere } = *figures;
+    let sum = |figure: Figure<PathReport>| {
+        // What is not known of one path is known of none.
+        let known: Option<Vec<u64>> = by_path.values().map(figure).collect();
+        known.map(|bytes| total(bytes.into_iter()))
+    };
+    let mut figures: Vec<(&str, Figure<PathReport>)> = vec![
+        ("requested", |path| Some(path.requested)),
+        ("zapped", |path| path.zapped),
+        ("freed", |path| path.freed),
+        ("late", |path| path.late),
+        ("kept elsewhere", |path| path.kept_elsewhere),
+    ];
+    // A figure that is not counted gets no column.
+    figures.retain(|(_, figure)| by_path.values().any(|path| figure(path).is_some()));
+    let row = |label: &str, calls: u64, bytes: &dyn Fn(Figure<PathReport>) -> Option<u64>| {
         let mut row = vec![format!("  {label}"), calls.to_string()];
-        row.extend([requested, zapped, freed, late, kept_elsewhere].map(size));
+        row.extend(figures.iter().map(|(_, figure)| known(bytes(*figure))));
         row
     };
+    let taken = Path::ALL.into_iter().filter_map(|p| Some((p, path(process, p)?)));
     let mut rows: Vec<_> =
-        Path::ALL.into_iter().filter_map(|p| Some(row(label(p), path(process, p)?))).collect();
+        taken.map(|(p, path)| row(label(p), path.calls, &|figure| figure(path))).collect();
     if by_path.len() > 1 {
-        let sum = |figure: fn(&PathReport) -> u64| total(by_path.values().map(figure));
-        rows.push(row(
-            "all",
-            &PathReport {
-                calls: sum(|path| path.calls),
-                requested: sum(|path| path.requested),
-                zapped: sum(|path| path.zapped),
-                freed: process.reclaimed.total,
-                late: sum(|path| path.late),
-                kept_elsewhere: sum(|path| path.kept_elsewhere),
-            },
-        ));
+        rows.push(row("all", total(by_path.values().map(|path| path.calls)), &sum));
     }
-    let under = |kept| {
-        let titles = ["calls", "requested", "zapped", "freed", "late", kept];
-        let mut head = vec![("left by", Left)];
-        head.extend(titles.map(|title| (title, Right)));
+    let table = |shorten: bool| {
+        let mut head = vec![("left by", Left), ("calls", Right)];
+        head.extend(figures.iter().map(|&(title, _)| match title {
+            "kept elsewhere" if shorten => ("kept", Right),
+            title => (title, Right),
+        }));
         columns(&head, &rows)
     };
-    let mut lines = under("kept elsewhere");
+    let mut lines = table(false);
     if style.width > 0 && lines.iter().any(|line| line.chars().count() > style.width) {
-        lines = under("kept");
+        lines = table(true);
     }
     style.table(out, &lines);
     out.push('\n');
 }
 
-fn sums(out: &mut String, process: &ProcessReport, traced: bool, style: Style) {
+fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, style: Style) {
     let mut line = |text: &str| style.paragraph(out, None, 11, &format!("  {text}"));
     let mapped = &process.mapped;
-    if traced {
+    if traced.is_some() {
         line(&format!(
             "asked for  {} in {} {}; at most {} were mapped at once",
             size(mapped.requested),
@@ -274,7 +301,7 @@ fn sums(out: &mut String, process: &ProcessReport, traced: bool, style: Style) {
         .map(|count| count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()));
     line(&format!("faults     {minor} minor, {major} major; {zeroed} frames zeroed"));
 
-    if traced {
+    if traced.is_some_and(|evidence| evidence >= Evidence::Rss) {
         let Balance { r#in, out, resident, unexplained } = process.balance;
         let [came, out, resident, unexplained] = [r#in, out, resident, unexplained]
             .map(|bytes| bytes.map_or_else(|| UNKNOWN.to_owned(), signed_size));
@@ -289,8 +316,8 @@ fn sums(out: &mut String, process: &ProcessReport, traced: bool, style: Style) {
     }
 }
 
-/// One figure of a region.
-type Figure = fn(&RegionReport) -> Option<u64>;
+/// One figure of a row of a table.
+type Figure<T> = fn(&T) -> Option<u64>;
 
 fn regions(out: &mut String, process: &ProcessReport, style: Style) {
     let regions = &process.regions;
@@ -309,7 +336,7 @@ fn regions(out: &mut String, process: &ProcessReport, style: Style) {
 /// Adds a table of regions in the order given.
 pub(super) fn region_table(out: &mut String, title: &str, listed: &[RegionReport], style: Style) {
     // A figure that is known of none of them gets no column.
-    let mut figures: Vec<(&str, Figure)> = vec![
+    let mut figures: Vec<(&str, Figure<RegionReport>)> = vec![
         ("resident", |region| region.resident),
         ("live", |region| region.live),
         ("free", |region| region.free_resident),

@@ -5,7 +5,7 @@ mod parse;
 
 use std::{collections::HashMap, fs, io};
 
-use memtrace_common::{Backing, Header, Kind, Region, TaskSeed};
+use memtrace_common::{Backing, FileName, Header, Kind, Region, TaskSeed};
 
 use crate::model::{
     build::{RegionResidency, Residency},
@@ -142,8 +142,34 @@ pub fn region(tgid: u32, mapping: &Mapping) -> Region {
         inode,
         dev,
         backing: backing as u16,
-        name_tag: 0,
+        name_tag: name_tag(last_component(&mapping.name)),
     }
+}
+
+/// Returns the name of a mapped file as if the probes had sent it; `None` for anonymous memory.
+pub fn file_name(mapping: &Mapping) -> Option<FileName> {
+    if mapping.is_anonymous() {
+        return None;
+    }
+    let last = last_component(&mapping.name);
+    let (kind, len) = (Kind::FileName as u16, size_of::<FileName>() as u16);
+    let header = Header { kind, len, ..Header::default() };
+    let mut name = [0; 64];
+    let bytes = &last.as_bytes()[..last.len().min(name.len() - 1)];
+    name[..bytes.len()].copy_from_slice(bytes);
+    let &Mapping { inode, dev, .. } = mapping;
+    Some(FileName { header, inode, dev, name_tag: name_tag(last), reserved: 0, name })
+}
+
+/// Returns what the probes know of a file's name: the last component of its path.
+fn last_component(name: &str) -> &str {
+    let path = name.strip_suffix(" (deleted)").unwrap_or(name);
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Returns a number that goes with a name: files of different names may share an inode number.
+fn name_tag(name: &str) -> u16 {
+    name.bytes().fold(0, |tag: u16, byte| tag.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// Returns where heap, stack and vdso are, as the names of the regions tell.

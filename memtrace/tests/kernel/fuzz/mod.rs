@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Failed, Trial};
 use memtrace::{
     follow::Follower,
+    model::report::Evidence,
     probe::attach::Options,
     source::procfs,
     verify::{self, Difference, Pages},
@@ -193,7 +194,12 @@ impl Session {
             .stdout(Stdio::piped())
             .spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().context("piped")?);
-        let mut follower = Follower::attach(Options::running(true, 16 << 20))?;
+        let mut follower = Follower::attach(Options {
+            follow: true,
+            running: true,
+            buffer_bytes: 16 << 20,
+            ..Options::default()
+        })?;
         let stdout = BufReader::new(stdout);
         follower.seed(child.id())?;
         let (totals, history) = (Totals::default(), VecDeque::new());
@@ -241,7 +247,10 @@ impl Session {
                 drop(model.apply(event));
             },
         );
-        if !self.follower.model().stale().is_empty() {
+        if self.evidence() == Evidence::Args {
+            // Nothing is followed: what it is held against is what it reads.
+            self.follower.settle()?;
+        } else if !self.follower.model().stale().is_empty() {
             let differences = self.differences()?;
             self.totals.healed += u64::from(!differences.is_empty());
             if !differences.is_empty() && std::env::var_os("MEMTRACE_FUZZ_HEALED").is_some() {
@@ -250,10 +259,15 @@ impl Session {
         }
         self.follower.heal()?;
         let mut differences = self.differences()?;
-        if self.totals.looks.is_multiple_of(RESIDENCY_EVERY) && differences.is_empty() {
+        let is_due = self.totals.looks.is_multiple_of(RESIDENCY_EVERY);
+        if is_due && differences.is_empty() && self.evidence() >= Evidence::Rss {
             self.pages(&mut differences)?;
         }
         Ok(differences)
+    }
+
+    fn evidence(&self) -> Evidence {
+        self.follower.probes().evidence()
     }
 
     /// Shows the events about the first region that differs.

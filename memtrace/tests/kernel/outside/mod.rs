@@ -6,7 +6,7 @@ pub(crate) mod workload;
 use libtest_mimic::{Failed, Trial};
 
 use super::{
-    driver::{Attached, PAGE, Report, Started, run, trial},
+    driver::{Attached, Figures, PAGE, Report, Started, run, trial},
     maps::same_map,
     paths::N,
 };
@@ -35,6 +35,9 @@ fn followed(workload: &str) -> Result<Report, Failed> {
 fn io_uring() -> Result<(), Failed> {
     let report = followed("io_uring_advice")?;
     let other = report.path("other");
+    if !report.counts() {
+        return if other == Figures::default() { Ok(()) } else { Err("nobody saw that".into()) };
+    }
     // The kernel runs it in a thread of its own: there is no call to see.
     if other.zapped.abs_diff(N) > N / 100 || other.freed.abs_diff(N) > N / 10 {
         return Err(format!("{other:?}: {}", report.process()["reclaimed"]).into());
@@ -47,10 +50,9 @@ fn injected() -> Result<(), Failed> {
     report.check_books()?;
     let processes = report.0["processes"].as_array().ok_or("no processes")?;
     let child = processes.get(1).ok_or("no child")?;
-    let munmap = &child["reclaimed"]["by_path"]["munmap"];
-    let zapped = munmap["zapped"].as_u64().unwrap_or(0) / PAGE;
-    if zapped.abs_diff(N) > N / 100 {
-        return Err(format!("the child was made to unmap {N} pages: {munmap}").into());
+    let gone = report.gone(child, "munmap");
+    if gone.abs_diff(N) > N / 100 {
+        return Err(format!("the child was made to unmap {N} pages: {child}").into());
     }
     Ok(())
 }
@@ -69,6 +71,9 @@ fn released() -> Result<(), Failed> {
     let zapped = |process: &serde_json::Value| {
         process["reclaimed"]["by_path"]["exit"]["zapped"].as_u64().unwrap_or(0) / PAGE
     };
+    if !report.counts() {
+        return Ok(());
+    }
     if !(N..N + N / 2).contains(&zapped(victim)) || zapped(caller) > N / 2 {
         let (victim, caller) = (zapped(victim), zapped(caller));
         return Err(format!("exit: {victim} pages of the victim, {caller} of the caller").into());

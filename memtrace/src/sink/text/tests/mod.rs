@@ -5,8 +5,8 @@ mod whole;
 
 use super::*;
 use crate::model::report::{
-    AllocatorReport, Balance, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport,
-    ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
+    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory,
+    PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };
@@ -18,6 +18,7 @@ fn report(processes: Vec<ProcessReport>) -> Report {
         schema: SCHEMA,
         host: Host { kernel: "6.18.5".into(), arch: "x86_64".into(), page_size: 4096 },
         window: Window {
+            evidence: Evidence::Frames,
             start_ns: 1_000_000_000,
             end_ns: 13_345_000_000,
             emitted: 1234,
@@ -48,7 +49,7 @@ fn blank(state: &'static str) -> ProcessReport {
         exit_code: None,
         memory: Memory::default(),
         mapped: Mapped::default(),
-        reclaimed: Reclaimed::default(),
+        reclaimed: Reclaimed { total: Some(0), ..Reclaimed::default() },
         faults: Faults::default(),
         balance: Balance::default(),
         allocators: vec![],
@@ -57,7 +58,8 @@ fn blank(state: &'static str) -> ProcessReport {
 }
 
 fn left_by(calls: u64, requested: u64, zapped: u64, freed: u64, late: u64) -> PathReport {
-    let kept_elsewhere = zapped.saturating_sub(freed);
+    let [zapped, freed, late, kept_elsewhere] =
+        [zapped, freed, late, zapped.saturating_sub(freed)].map(Some);
     PathReport { calls, requested, zapped, freed, late, kept_elsewhere }
 }
 
@@ -109,7 +111,7 @@ fn python() -> ProcessReport {
             swapped: Some(0),
         },
         mapped: Mapped { calls: 34, requested: 236 * MIB, peak: 224 * MIB },
-        reclaimed: Reclaimed { total: 215 * MIB, by_path: by_path.into() },
+        reclaimed: Reclaimed { total: Some(215 * MIB), by_path: by_path.into() },
         faults: Faults { minor: Some(54_321), major: Some(2), zeroed: None },
         balance: Balance {
             r#in: Some(217 << 20),

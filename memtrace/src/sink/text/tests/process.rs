@@ -37,7 +37,7 @@ fn an_exited_process_begins_with_what_it_gave_back_and_what_was_left() {
         0x7f1290000000    2.0 MiB          –  rw-p  file  libpython3.13.so.1.0
         0x555555750000  512.0 KiB  256.0 KiB  rw-p  heap  [heap]
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -84,8 +84,8 @@ fn a_narrow_terminal_gets_the_answer_in_three_lines_and_no_line_too_long() {
         0x7f1290000000    2.0 MiB          –  rw-p  file  …rary/libpython3.13.so.1.0
         0x555555750000  512.0 KiB  256.0 KiB  rw-p  heap  [heap]
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of
-        4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5
+        x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -108,7 +108,7 @@ fn what_is_unknown_of_a_running_process_is_a_dash_and_never_0() {
       faults     – minor, – major; – frames zeroed
       balance    in – = resident – + out – + unexplained –
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -122,7 +122,7 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
     };
     process.memory.resident = Some(80 * MIB);
     process.memory.freed_not_reclaimed.total = Some(50 * MIB);
-    process.reclaimed.total = 8 * MIB;
+    process.reclaimed.total = Some(8 * MIB);
     process.reclaimed.by_path.insert("free", left_by(4, 16 * MIB, 0, 0, 0));
     process.reclaimed.by_path.insert("pressure", left_by(2, 0, 8 * MIB, 8 * MIB, 0));
     process.regions = vec![RegionReport {
@@ -155,7 +155,7 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
       largest regions      mapped  resident      live      free  prot  kind  name
         0x555500000000  160.0 MiB  80.0 MiB  30.0 MiB  50.0 MiB  rw-p  heap  [heap]
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -218,8 +218,8 @@ fn the_sentence_says_what_became_of_the_rest_at_exit() {
     ");
 }
 
-fn exit_freed(process: &ProcessReport) -> u64 {
-    process.reclaimed.by_path.get("exit").map_or(0, |exit| exit.freed)
+fn exit_freed(process: &ProcessReport) -> Option<u64> {
+    process.reclaimed.by_path.get("exit").map_or(Some(0), |exit| exit.freed)
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn only_the_largest_regions_are_listed() {
         0xc0000000      5.0 MiB   2.5 MiB  rw-p  anon
       … and 3 more, 9.0 MiB
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -256,4 +256,77 @@ fn no_width_is_too_small() {
         let text = render(&report, Style { color: false, width });
         assert!(text.contains("4.1 MiB"), "width {width}: {text}");
     }
+}
+
+/// What a level of evidence makes of the typical case.
+fn at(evidence: Evidence) -> String {
+    let mut process = python();
+    let figures = process.reclaimed.by_path.values_mut();
+    for path in figures {
+        path.zapped = path.zapped.filter(|_| evidence >= Evidence::Rss);
+        [path.freed, path.late, path.kept_elsewhere] = [None; 3];
+    }
+    process.reclaimed.total = None;
+    process.regions.clear();
+    if evidence < Evidence::Rss {
+        (process.memory, process.balance) = (Memory::default(), Balance::default());
+    }
+    let mut report = report(vec![process]);
+    report.window.evidence = evidence;
+    render(&report, PLAIN)
+}
+
+#[test]
+fn where_frames_are_not_counted_the_answer_is_what_was_detached() {
+    assert_snapshot!(at(Evidence::Rss), @"
+    python3 (pid 4242) exited with 0: at exit 213.0 MiB had been detached: 181.0 MiB by munmap, 30.0 MiB
+        by heap trim (brk), 1.0 MiB by MADV_DONTNEED, 1.0 MiB by other paths (how much of it was freed
+        was not counted); 4.1 MiB were left
+      /usr/bin/python3.13
+
+      memory at exit
+        mapped                24.0 MiB
+        resident               4.1 MiB  anon 3.0 MiB, file 1.1 MiB, shmem 0 B
+        live                         –
+        freed, not reclaimed         –  allocator –, lazy free 0 B
+        reserved              19.9 MiB
+        swapped                    0 B
+
+      left by            calls  requested     zapped
+        munmap              12  200.0 MiB  181.0 MiB
+        heap trim (brk)      3   30.0 MiB   30.0 MiB
+        MADV_DONTNEED        1    2.0 MiB    1.0 MiB
+        exit                 1   24.0 MiB    4.1 MiB
+        other                1    1.0 MiB    1.0 MiB
+        all                 18  257.0 MiB  217.1 MiB
+
+      asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
+      faults     54321 minor, 2 major; – frames zeroed
+      balance    in 217.0 MiB = resident 0 B + out 217.0 MiB + unexplained 0 B
+
+    traced for 12.345 s, evidence rss; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    ");
+}
+
+#[test]
+fn where_nothing_is_counted_the_answer_is_what_was_asked() {
+    assert_snapshot!(at(Evidence::Args), @"
+    python3 (pid 4242) exited with 0: at exit 233.0 MiB had been given up: 200.0 MiB by munmap, 30.0 MiB
+        by heap trim (brk), 2.0 MiB by MADV_DONTNEED, 1.0 MiB by other paths (address space: how much of
+        it was memory was not counted); what was left is not known
+      /usr/bin/python3.13
+
+      left by            calls  requested
+        munmap              12  200.0 MiB
+        heap trim (brk)      3   30.0 MiB
+        MADV_DONTNEED        1    2.0 MiB
+        exit                 1   24.0 MiB
+        other                1    1.0 MiB
+        all                 18  257.0 MiB
+
+      asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
+      faults     54321 minor, 2 major; – frames zeroed
+
+    traced for 12.345 s, evidence args; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    ");
 }

@@ -42,7 +42,7 @@ fn an_incomplete_report_says_so_first_and_what_to_do() {
     not measured, for this kernel has no hook for it: frames (memtrace doctor says more)
     python3 (pid 4242) exited with 0: at exit 212.0 MiB had been given back: 180.0 MiB by munmap,
     ");
-    assert_snapshot!(lines[lines.len() - 1], @"    4.0 KiB");
+    assert_snapshot!(lines[lines.len() - 1], @"    x86_64, pages of 4.0 KiB");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_cut_trace_is_incomplete_without_blaming_the_buffer() {
     incomplete: part of what happened was not seen, so the figures may be too small
     no process was traced
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -94,7 +94,7 @@ fn zero_everywhere_is_a_report_without_a_riddle() {
       faults     0 minor, 0 major; 0 frames zeroed
       balance    in 0 B = resident 0 B + out 0 B + unexplained 0 B
 
-    traced for 0.000 s; 0 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 0.000 s, evidence frames; 0 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 
@@ -128,7 +128,7 @@ fn hostile_names_are_shown_and_do_nothing() {
       largest regions   mapped  resident  prot  kind  name
         0x1000         1.0 MiB         –  rw-p  file  a\u{2066}\tb\\\u{9b}31m
 
-    traced for 12.345 s; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
+    traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
 }
 

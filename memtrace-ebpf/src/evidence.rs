@@ -1,0 +1,110 @@
+//! What the programs of an evidence level may ask of the kernel.
+//!
+//! `--evidence args` takes the arguments of calls and nothing else, and runs on every kernel that has
+//! a ring buffer (5.8). Its programs therefore do without what is newer: atomic operations that
+//! return a value (5.12), the typed current task (5.11), its registers (5.15).
+
+use aya_ebpf::{helpers::generated::bpf_get_current_task, macros::map, maps::HashMap};
+use memtrace_common::Record;
+
+use crate::{
+    books, emit,
+    kernel::{self, Typed},
+};
+
+/// A level of evidence, as far as it decides how a probe does its work.
+pub(crate) trait Evidence {
+    /// Returns the current task's address space.
+    fn current_mm() -> u64;
+
+    /// Follows an address space that fork or exec built.
+    fn adopt(mm: u64);
+
+    /// Tells whether an address space is followed.
+    fn follows(mm: u64) -> bool;
+
+    /// Writes a record that `fill` makes, or counts it as dropped.
+    fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R));
+
+    /// Writes `record`, or counts it as dropped.
+    #[inline(always)]
+    fn emit<R: Record + 'static>(record: R) {
+        Self::emit_with(|place: *mut R| {
+            // SAFETY: `place` is reserved memory of the ring, large enough and aligned to 8.
+            unsafe { place.write(record) };
+        });
+    }
+}
+
+/// `--evidence rss` and `frames`: pages are counted, in the books of each address space.
+pub(crate) enum Counted {}
+
+impl Evidence for Counted {
+    #[inline(always)]
+    fn current_mm() -> u64 {
+        Typed::current().load(&kernel::TASK_MM)
+    }
+
+    #[inline(always)]
+    fn adopt(mm: u64) {
+        books::adopt(mm);
+    }
+
+    #[inline(always)]
+    fn follows(mm: u64) -> bool {
+        books::followed(mm).is_some()
+    }
+
+    #[inline(always)]
+    fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
+        emit::emit_with(fill);
+    }
+}
+
+/// `--evidence args`: nothing is counted.
+pub(crate) enum Args {}
+
+/// Address spaces that are followed without books.
+#[map]
+static SPACES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
+
+impl Evidence for Args {
+    #[inline(always)]
+    fn current_mm() -> u64 {
+        // SAFETY: the helper takes no argument and always returns a task.
+        kernel::read(unsafe { bpf_get_current_task() }, &kernel::TASK_MM)
+    }
+
+    #[inline(always)]
+    fn adopt(mm: u64) {
+        Self::follow(mm);
+    }
+
+    #[inline(always)]
+    fn follows(mm: u64) -> bool {
+        SPACES.get_ptr(mm).is_some()
+    }
+
+    #[inline(always)]
+    fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
+        emit::emit_unnumbered(fill);
+    }
+}
+
+impl Args {
+    /// Begins to follow an address space, or counts that there is no room.
+    #[inline(always)]
+    pub(crate) fn follow(mm: u64) -> bool {
+        let inserted = SPACES.insert(mm, 0, 0).is_ok();
+        if !inserted {
+            emit::untracked();
+        }
+        inserted
+    }
+
+    /// Ends the life of an address space.
+    #[inline(always)]
+    pub(crate) fn bury(mm: u64) {
+        let _ = SPACES.remove(mm);
+    }
+}

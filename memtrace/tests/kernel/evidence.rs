@@ -1,0 +1,119 @@
+//! Levels of evidence: what each gives, and what it leaves unknown.
+
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+use nix::sys::utsname::uname;
+
+use super::{
+    driver::{Attached, Report, Started, memtrace, run, this, trial},
+    maps::same_map,
+    paths::check_all,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("evidence::the_default_is_the_most_that_the_kernel_gives", most),
+        trial("evidence::args_tell_what_each_path_was_asked_and_no_more", || check_all("args")),
+        trial("evidence::rss_tells_what_was_detached_and_not_what_was_freed", rss),
+        trial("evidence::args_read_the_map_that_they_do_not_follow", args_map),
+        trial("evidence::args_follow_children_and_programs", args_tasks),
+        trial("evidence::args_stream_calls_and_faults", args_events),
+    ]
+}
+
+/// Kernels from 6.1 on give frames, older ones arguments.
+fn gives_frames() -> Result<bool, Failed> {
+    let release = uname()?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    Ok((numbers.next(), numbers.next()) >= (Some(6), Some(1)))
+}
+
+fn most() -> Result<(), Failed> {
+    let expected = if gives_frames()? { "frames" } else { "args" };
+    let report = run(&[], &["nothing"])?;
+    let output = Command::new(memtrace()).args(["doctor", "--format", "json"]).output()?;
+    let doctor: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let got = [&report.0["window"]["evidence"], &doctor["evidence"]];
+    if got != [expected, expected] {
+        return Err(format!("{got:?} instead of {expected}").into());
+    }
+    if gives_frames()? {
+        return Ok(());
+    }
+    // What it cannot give is refused, not made up.
+    let mut refused = Command::new(memtrace());
+    refused.args(["run", "--evidence", "frames", "--"]).arg(this()).args(["--workload", "nothing"]);
+    let refused = refused.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    if refused.status.code() != Some(1) || !said.contains("--evidence args") {
+        return Err(format!("{}: {said}", refused.status).into());
+    }
+    Ok(())
+}
+
+fn rss() -> Result<(), Failed> {
+    if gives_frames()? { check_all("rss") } else { most() }
+}
+
+fn args_map() -> Result<(), Failed> {
+    let mut workload = Started::new(&["churn", "8"])?;
+    let attached = Attached::new(&["--evidence", "args"], &[workload.pid()])?;
+    workload.go()?;
+    workload.expect("stopped")?;
+    let report = attached.stop()?;
+    if report.0["window"]["resyncs"] != 0 {
+        return Err(format!("nothing was lost: {}", report.0["window"]).into());
+    }
+    same_map(&report, workload.pid())
+}
+
+fn processes(report: &Report) -> Vec<(u64, u64, &str)> {
+    let processes = report.0["processes"].as_array().into_iter().flatten();
+    let calls = |process: &serde_json::Value, path: &str| {
+        process["reclaimed"]["by_path"][path]["calls"].as_u64().unwrap_or(0)
+    };
+    processes
+        .map(|process| {
+            let state = process["state"].as_str().unwrap_or_default();
+            (calls(process, "exec"), calls(process, "exit"), state)
+        })
+        .collect()
+}
+
+fn args_tasks() -> Result<(), Failed> {
+    let follow = &["--follow", "--evidence", "args"];
+    let expected = [
+        ("fork_child", vec![(0, 1, "exited"), (0, 1, "exited")]),
+        // The child had an address space of its own from its exec on.
+        ("vfork_exec", vec![(0, 1, "exited"), (0, 1, "exited")]),
+        ("exec", vec![(1, 1, "exited")]),
+        ("sigkill", vec![(0, 1, "exited")]),
+    ];
+    for (workload, expected) in expected {
+        let report = run(follow, &[workload])?;
+        report.check_books()?;
+        if processes(&report) != expected {
+            let processes = processes(&report);
+            return Err(format!("{workload}: (exec, exit, state) {processes:?}").into());
+        }
+    }
+    Ok(())
+}
+
+fn args_events() -> Result<(), Failed> {
+    let mut traced = Command::new(memtrace());
+    traced.args(["run", "--evidence", "args", "--events=faults", "--format", "json", "-o"]);
+    traced.args(["/dev/null", "--"]).arg(this()).args(["--workload", "munmap"]);
+    let output = traced.stdin(Stdio::null()).output()?;
+    let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+    let events: Vec<serde_json::Value> =
+        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let count = |event: &str| events.iter().filter(|line| line["event"] == event).count();
+    let unmaps = events.iter().filter(|line| line["call"] == "munmap");
+    let known = unmaps.clone().any(|line| !line["zapped"].is_null() || !line["freed"].is_null());
+    if unmaps.count() == 0 || known || count("fault") < super::paths::N as usize {
+        return Err(format!("{} calls, {} faults", count("call"), count("fault")).into());
+    }
+    Ok(())
+}
