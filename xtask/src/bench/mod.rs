@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::{
     table::{Row, render},
-    tracer::{TRACERS, Tracer, elapsed_ns},
+    tracer::{TRACERS, UNTRACED, elapsed_ns},
 };
 use crate::{command::run, docs, workspace::Workspace};
 
@@ -94,10 +94,9 @@ fn workloads(bin: &str) -> Vec<Workload> {
 fn measure(workload: &Workload, memtrace: &str, rounds: usize) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = TRACERS
         .iter()
-        .map(|tracer| Row::new(workload.name, tracer.name, workload.units, workload.unit))
+        .map(|tracer| Row::new(workload.name, tracer, workload.units, workload.unit))
         .collect();
-    let mut beside =
-        Row::new(workload.name, "untraced, memtrace elsewhere", workload.units, workload.unit);
+    let mut beside = Row::new(workload.name, &UNTRACED, workload.units, workload.unit);
     for round in 0..=rounds {
         // Each in its turn is first: what the one before left behind harms all alike.
         let mut elapsed: Vec<Option<u64>> = vec![None; TRACERS.len()];
@@ -109,7 +108,7 @@ fn measure(workload: &Workload, memtrace: &str, rounds: usize) -> Result<Vec<Row
             }
         }
         let idle = Idle::traced(memtrace)?;
-        let others = elapsed_ns(&mut Tracer::BARE.command(memtrace, &workload.command))?;
+        let others = elapsed_ns(&mut UNTRACED.command(memtrace, &workload.command))?;
         drop(idle);
         // The first round warms up.
         if round > 0 {

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
+use super::tracer::{Sees, Tracer};
+
 /// One workload under one tracer.
 pub(super) struct Row {
     workload: &'static str,
     tracer: &'static str,
+    sees: Sees,
     units: u64,
     unit: &'static str,
     /// Times, nanoseconds.
@@ -20,11 +23,12 @@ impl Row {
     /// Returns a row without a measurement.
     pub(super) fn new(
         workload: &'static str,
-        tracer: &'static str,
+        tracer: &Tracer,
         units: u64,
         unit: &'static str,
     ) -> Self {
-        Self { workload, tracer, units, unit, times: vec![], ratios: vec![], reason: None }
+        let Tracer { name: tracer, sees, .. } = *tracer;
+        Self { workload, tracer, sees, units, unit, times: vec![], ratios: vec![], reason: None }
     }
 
     /// Adds a run, beside the bare run of its round.
@@ -33,6 +37,20 @@ impl Row {
             self.times.push(elapsed);
             self.ratios.push(elapsed as f64 / bare.unwrap_or(elapsed).max(1) as f64);
         }
+    }
+}
+
+impl Row {
+    fn is_ours(&self) -> bool {
+        self.tracer.starts_with("memtrace")
+    }
+
+    /// Tells whether `peer` is one to hold this row against.
+    fn has_as_peer(&self, peer: &Self) -> bool {
+        // One that looks at faults alone says nothing of a workload without any.
+        let is_idle = peer.sees == Sees::Pages && !self.workload.contains("fault");
+        let looks = peer.sees != Sees::Nothing && peer.sees <= self.sees;
+        peer.workload == self.workload && !peer.is_ours() && looks && !is_idle
     }
 }
 
@@ -52,7 +70,7 @@ pub(super) fn render(rows: &[Row], rounds: usize, kernel: &str) -> String {
          |---|---|---:|---:|---:|\n"
     );
     for row in rows {
-        let Row { workload, tracer, units, unit, times, ratios, reason } = row;
+        let Row { workload, tracer, units, unit, times, ratios, reason, .. } = row;
         let figures = match (median(times), median(ratios)) {
             (Some(time), Some(ratio)) => {
                 let smallest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
@@ -64,23 +82,17 @@ pub(super) fn render(rows: &[Row], rounds: usize, kernel: &str) -> String {
         };
         let _ = writeln!(text, "| {workload} | {tracer} | {figures} |");
     }
-    for row in rows.iter().filter(|row| row.tracer == "memtrace run") {
+    for row in rows.iter().filter(|row| row.is_ours()) {
         let Some(own) = median(&row.ratios) else { continue };
-        // One that looks at faults alone says nothing of a workload without any.
-        let looks_at = |peer: &Row| {
-            peer.tracer.starts_with("strace")
-                || peer.tracer.starts_with("perf trace (")
-                || peer.tracer.starts_with("perf trace -F") && row.workload.contains("fault")
-        };
-        let peers = rows.iter().filter(|peer| peer.workload == row.workload && looks_at(peer));
+        let peers = rows.iter().filter(|peer| row.has_as_peer(peer));
         for peer in peers {
-            if let Some(ratio) = median(&peer.ratios).filter(|&ratio| ratio <= own) {
-                let _ = writeln!(
-                    text,
-                    "\n**Not below a peer:** {}: memtrace {own:.2}, {} {ratio:.2}.",
-                    row.workload, peer.tracer
-                );
-            }
+            let Some(ratio) = median(&peer.ratios).filter(|&ratio| ratio <= own) else { continue };
+            let less = if peer.sees < row.sees { ", which looks at no page," } else { "" };
+            let _ = writeln!(
+                text,
+                "\n**Not below a peer:** {}: {} {own:.2}, {}{less} {ratio:.2}.",
+                row.workload, row.tracer, peer.tracer
+            );
         }
     }
     text
@@ -97,14 +109,33 @@ mod tests {
         assert_eq!(median::<u64>(&[]), None);
     }
 
+    fn row(name: &'static str, sees: Sees, time: u64) -> Row {
+        let tracer = Tracer { name, sees, ..Tracer::BARE };
+        let mut row = Row::new("fault storm", &tracer, 10, "page");
+        row.add(Some(time), Some(100));
+        row
+    }
+
     #[test]
-    fn a_peer_that_is_cheaper_is_named() {
-        let mut own = Row::new("storm", "memtrace run", 10, "page");
-        own.add(Some(200), Some(100));
-        let mut peer = Row::new("storm", "strace", 10, "page");
-        peer.add(Some(110), Some(100));
-        let text = render(&[own, peer], 1, "6.18");
-        assert!(text.contains("| storm | memtrace run | 20 a page | 2.00 | 2.00 – 2.00 |"));
-        assert!(text.contains("**Not below a peer:** storm: memtrace 2.00, strace 1.10."));
+    fn a_peer_that_is_cheaper_is_named_with_what_it_does_less() {
+        let rows = [
+            row("memtrace run", Sees::Pages, 200),
+            row("memtrace run --evidence args", Sees::Calls, 105),
+            row("strace", Sees::Calls, 110),
+            row("perf", Sees::Pages, 190),
+            row("bare", Sees::Nothing, 100),
+        ];
+        let text = render(&rows, 1, "6.18");
+        assert!(text.contains("| fault storm | memtrace run | 20 a page | 2.00 | 2.00 – 2.00 |"));
+        let named: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("**Not below")).collect();
+        assert_eq!(
+            named,
+            [
+                "**Not below a peer:** fault storm: memtrace run 2.00, strace, which looks at no \
+                 page, 1.10.",
+                "**Not below a peer:** fault storm: memtrace run 2.00, perf 1.90.",
+            ]
+        );
     }
 }

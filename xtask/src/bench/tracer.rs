@@ -9,21 +9,52 @@ pub(super) struct Tracer {
     /// As it stands in the table.
     pub(super) name: &'static str,
     /// What comes before the command; `MEMTRACE` stands for memtrace's path.
-    prefix: &'static [&'static str],
+    pub(super) prefix: &'static [&'static str],
+    /// What it looks at.
+    pub(super) sees: Sees,
+}
+
+/// What a tracer looks at: only those that look at the same can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sees {
+    /// Nothing.
+    Nothing,
+    /// Calls and their arguments.
+    Calls,
+    /// Each page that comes.
+    Pages,
 }
 
 impl Tracer {
     /// Not traced.
-    pub(super) const BARE: Self = Self { name: "bare", prefix: &[] };
+    pub(super) const BARE: Self = Self { name: "bare", prefix: &[], sees: Sees::Nothing };
 }
+
+/// Not traced, while memtrace traces somebody else.
+pub(super) const UNTRACED: Tracer = Tracer { name: "untraced, memtrace elsewhere", ..Tracer::BARE };
 
 /// All that are compared; the first is what the others are compared with.
 pub(super) const TRACERS: &[Tracer] = &[
     Tracer::BARE,
-    Tracer { name: "memtrace run", prefix: &["MEMTRACE", "run", "-o", "/dev/null", "--"] },
+    Tracer {
+        name: "memtrace run",
+        prefix: &["MEMTRACE", "run", "-o", "/dev/null", "--"],
+        sees: Sees::Pages,
+    },
+    Tracer {
+        name: "memtrace run --evidence rss",
+        prefix: &["MEMTRACE", "run", "--evidence", "rss", "-o", "/dev/null", "--"],
+        sees: Sees::Pages,
+    },
+    Tracer {
+        name: "memtrace run --evidence args",
+        prefix: &["MEMTRACE", "run", "--evidence", "args", "-o", "/dev/null", "--"],
+        sees: Sees::Calls,
+    },
     Tracer {
         name: "strace -f -e trace=%memory",
         prefix: &["strace", "-f", "-qq", "-e", "trace=%memory", "-o", "/dev/null"],
+        sees: Sees::Calls,
     },
     Tracer {
         name: "perf trace (memory calls)",
@@ -35,10 +66,12 @@ pub(super) const TRACERS: &[Tracer] = &[
             "-e",
             "mmap,munmap,brk,mremap,madvise,mprotect",
         ],
+        sees: Sees::Calls,
     },
     Tracer {
         name: "perf trace -F all (faults only)",
         prefix: &["perf", "trace", "-o", "/dev/null", "-F", "all", "--no-syscalls"],
+        sees: Sees::Pages,
     },
 ];
 
