@@ -29,6 +29,7 @@ fields! {
     TASK_TGID = "task_struct" "tgid",
     TASK_PID = "task_struct" "pid",
     TASK_FLAGS = "task_struct" "flags",
+    TASK_COMM = "task_struct" "comm",
     TASK_SIGNAL = "task_struct" "signal",
     TASK_LEADER = "task_struct" "group_leader",
     TASK_START = "task_struct" "start_boottime",

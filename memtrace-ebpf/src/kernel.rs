@@ -27,7 +27,7 @@ macro_rules! offsets {
 
 // See `memtrace_common::control::FIELDS`.
 offsets! {
-    TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_SIGNAL, TASK_LEADER, TASK_START, TASK_MIN_FLT,
+    TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_COMM, TASK_SIGNAL, TASK_LEADER, TASK_START, TASK_MIN_FLT,
     TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, SIGNAL_LIVE, SIGNAL_MIN_FLT, SIGNAL_MAJ_FLT, SIGNAL_FLAGS,
     SIGNAL_GROUP_EXIT_CODE, MM_USERS, MM_TREE, MM_RSS, MM_START_BRK, MM_BRK, MM_START_STACK,
     MM_VDSO, PERCPU_COUNT, PERCPU_COUNTERS, VMA_START, VMA_END, VMA_MM, VMA_FLAGS, VMA_PGOFF,
@@ -57,6 +57,10 @@ pub(crate) const PF_MEMALLOC: u32 = 0x800;
 pub(crate) const PF_EXITING: u32 = 4;
 /// `task_struct.flags`: a kernel thread that works for io_uring in the name of a process.
 pub(crate) const PF_IO_WORKER: u32 = 0x10;
+/// `task_struct.flags`: a kernel thread.
+pub(crate) const PF_KTHREAD: u32 = 0x20_0000;
+/// The first bytes of `task_struct.comm` of the OOM reaper (mm/oom_kill.c, 5.10 to 7.3).
+pub(crate) const OOM_REAPER: u64 = u64::from_le_bytes(*b"oom_reap");
 /// `super_block.s_magic` of tmpfs (include/uapi/linux/magic.h).
 pub(crate) const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Bytes of a page are `1 << PAGE_SHIFT`.

@@ -6,7 +6,7 @@ use memtrace_common::Path;
 
 use super::{
     add, in_exec, known_task,
-    operation::{IO_WORKER, Operation, TEARDOWN, Task},
+    operation::{KERNEL_THREAD, Operation, TEARDOWN, Task},
     path_counters,
 };
 use crate::{
@@ -89,7 +89,7 @@ pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
                     note_run(task, index, frames);
                 }
             }
-            if task.unbooked >= MOST_UNBOOKED || task.nr == IO_WORKER {
+            if task.unbooked >= MOST_UNBOOKED || task.nr == KERNEL_THREAD {
                 book_task(task);
             }
         }

@@ -47,8 +47,8 @@ pub(crate) struct Task {
 /// [`Task::nr`] of exec and exit.
 pub(super) const TEARDOWN: u64 = u64::MAX;
 
-/// [`Task::nr`] of a worker of io_uring.
-pub(super) const IO_WORKER: u64 = u64::MAX - 1;
+/// [`Task::nr`] of a kernel thread that works for a process, and of which nobody sees the end.
+pub(super) const KERNEL_THREAD: u64 = u64::MAX - 1;
 
 impl Task {
     pub(super) const ACTIVE: u16 = 1;
@@ -71,17 +71,24 @@ impl Operation {
         Self { nr: TEARDOWN, path, low: 0, high: u64::MAX }
     }
 
-    /// Does what io_uring was asked for: nobody sees it return.
-    const fn in_io_worker() -> Self {
-        Self { nr: IO_WORKER, path: Path::Other, low: 0, high: u64::MAX }
+    /// A kernel thread's: nobody sees it return.
+    const fn in_kernel_thread(path: Path) -> Self {
+        Self { nr: KERNEL_THREAD, path, low: 0, high: u64::MAX }
     }
 
     /// Returns the operation of the system call that the current thread is in, if it is one that
     /// detaches pages by itself.
     #[inline(always)]
     pub(super) fn current() -> Option<Self> {
-        if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_IO_WORKER != 0 {
-            return Some(Self::in_io_worker());
+        let task = Typed::current();
+        let flags: u32 = task.load(&kernel::TASK_FLAGS);
+        if flags & kernel::PF_IO_WORKER != 0 {
+            return Some(Self::in_kernel_thread(Path::Other));
+        }
+        if flags & kernel::PF_KTHREAD != 0 {
+            // It does what the exit of its victim would.
+            let reaps = task.load::<u64>(&kernel::TASK_COMM) == kernel::OOM_REAPER;
+            return reaps.then_some(Self::in_kernel_thread(Path::Exit));
         }
         let regs = kernel::user_regs();
         // SAFETY: the verifier knows `regs` as the task's `pt_regs`.

@@ -224,13 +224,13 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
     } else if task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
         add_zapped(books, Path::Pressure, member, pages.unsigned_abs());
         return;
-    } else if own {
-        Operation::current()
     } else {
-        // Somebody else's operation on this address space.
-        let path = Operation::current().map_or(Path::Other, |operation| operation.path);
-        add_zapped(books, path, member, pages.unsigned_abs());
-        return;
+        let operation = Operation::current();
+        if operation.is_none() && !own {
+            add_zapped(books, Path::Other, member, pages.unsigned_abs());
+            return;
+        }
+        operation
     };
     match operation {
         Some(operation) if pages < 0 => {

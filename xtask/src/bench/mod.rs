@@ -79,7 +79,7 @@ fn workloads(bin: &str) -> Vec<Workload> {
     vec![
         own("mmap+munmap", &["map-unmap", "20000"], 20_000, "pair"),
         own("fault storm, 16 pages a round", &["fault-storm", "16", "3000"], 48_000, "page"),
-        own("fault storm, 4 MiB a round", &["fault-storm", "1024", "60"], 61_440, "page"),
+        own("fault storm, 4 MiB a round", &["fault-storm", "1024", "300"], 307_200, "page"),
         own("fault storm, 1 GiB a round", &["fault-storm", "262144", "3"], 786_432, "page"),
         Workload {
             name: "python3, 5 × 80 MiB of bytes",

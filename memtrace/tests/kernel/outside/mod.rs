@@ -1,6 +1,7 @@
 //! Changes that no system call of the traced process made: by io_uring, a debugger, another
 //! process, userfaultfd.
 
+pub(crate) mod oom;
 pub(crate) mod workload;
 
 use libtest_mimic::{Failed, Trial};
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("outside::calls_that_a_debugger_injects_are_followed", injected),
         trial("outside::what_userfaultfd_splits_and_moves_is_followed", userfaultfd),
         trial("outside::a_victim_that_another_releases_is_accounted_whole", released),
+        trial("outside::what_the_oom_reaper_takes_is_accounted_whole", reaped),
     ]
 }
 
@@ -77,6 +79,29 @@ fn released() -> Result<(), Failed> {
     if !(N..N + N / 2).contains(&zapped(victim)) || zapped(caller) > N / 2 {
         let (victim, caller) = (zapped(victim), zapped(caller));
         return Err(format!("exit: {victim} pages of the victim, {caller} of the caller").into());
+    }
+    Ok(())
+}
+
+fn reaped() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["oom_victim"])?;
+    report.check_books()?;
+    let processes = report.0["processes"].as_array().ok_or("no processes")?;
+    let [_, victim] = processes.as_slice() else {
+        return Err(format!("two processes, not {}", processes.len()).into());
+    };
+    if victim["state"] != "exited" || victim["exit_code"] != 137 {
+        return Err(format!("it was killed: {victim}").into());
+    }
+    if !report.counts() {
+        return Ok(());
+    }
+    // The reaper does what its exit would have done. Its limit, without page tables and what the
+    // kernel took for it.
+    let exit = &victim["reclaimed"]["by_path"]["exit"];
+    let [zapped, freed] = ["zapped", "freed"].map(|key| exit[key].as_u64().unwrap_or(0) / PAGE);
+    if !(N - N / 8..N + N / 4).contains(&zapped) || freed < zapped - N / 10 {
+        return Err(format!("{zapped} pages, {freed} frames: {}", victim["reclaimed"]).into());
     }
     Ok(())
 }

@@ -174,6 +174,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "io_uring_advice" => outside::workload::io_uring_advice(),
         "inject" => outside::workload::inject(),
         "userfaultfd" => outside::workload::userfaultfd(),
+        "oom_victim" => outside::oom::oom_victim(),
         "release_victim" => outside::workload::release_victim(),
         "wait" => {
             say("ready");
