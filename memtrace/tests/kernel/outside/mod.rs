@@ -101,7 +101,9 @@ fn reaped() -> Result<(), Failed> {
     let exit = &victim["reclaimed"]["by_path"]["exit"];
     let [zapped, freed] = ["zapped", "freed"].map(|key| exit[key].as_u64().unwrap_or(0) / PAGE);
     if !(N - N / 8..N + N / 4).contains(&zapped) || freed < zapped - N / 10 {
-        return Err(format!("{zapped} pages, {freed} frames: {}", victim["reclaimed"]).into());
+        let missed = &report.0["window"]["missed"];
+        let left = &victim["reclaimed"];
+        return Err(format!("{zapped} pages, {freed} frames, {missed} missed: {left}").into());
     }
     Ok(())
 }

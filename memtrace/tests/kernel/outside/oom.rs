@@ -10,35 +10,46 @@ use std::{
 use super::super::{driver::PAGE, paths::N, workload::Mapped};
 
 /// A memory cgroup with a limit, of version 1 or 2.
-struct Group(PathBuf);
+struct Group {
+    folder: PathBuf,
+    /// The file that tells how much its processes have, freed frames no more.
+    usage: &'static str,
+}
 
 impl Group {
     fn new(limit: u64) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let name = format!("memtrace-oom-{}", std::process::id());
-        let (group, file) = if root.join("memory").is_dir() {
-            (root.join("memory").join(name), "memory.limit_in_bytes")
+        let (folder, file, usage) = if root.join("memory").is_dir() {
+            let folder = root.join("memory").join(name);
+            (folder, "memory.limit_in_bytes", "memory.usage_in_bytes")
         } else {
             // It may be on already.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
-            (root.join(name), "memory.max")
+            (root.join(name), "memory.max", "memory.current")
         };
-        fs::create_dir(&group).expect("root may make a cgroup");
-        let this = Self(group);
-        fs::write(this.0.join(file), limit.to_string()).expect("a limit");
+        fs::create_dir(&folder).expect("root may make a cgroup");
+        let this = Self { folder, usage };
+        fs::write(this.folder.join(file), limit.to_string()).expect("a limit");
         this
+    }
+
+    /// Returns the pages that its processes have and the kernel has for them.
+    fn pages(&self) -> u64 {
+        let usage = fs::read_to_string(self.folder.join(self.usage)).expect("it can be read");
+        usage.trim().parse::<u64>().expect("bytes") / PAGE
     }
 
     /// Moves the current process in.
     fn enter(&self) {
         let pid = std::process::id().to_string();
-        fs::write(self.0.join("cgroup.procs"), pid).expect("a process may be moved");
+        fs::write(self.folder.join("cgroup.procs"), pid).expect("a process may be moved");
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 
@@ -74,7 +85,8 @@ pub(crate) fn oom_victim() {
         let held = libc::SIGTRAP | libc::PTRACE_EVENT_EXIT << 8;
         assert_eq!(wait() >> 8, held, "it is held before it gives its memory up itself");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while anonymous_pages(child) > FEW_PAGES {
+        // First they are detached, then freed.
+        while anonymous_pages(child) > FEW_PAGES || group.pages() > FEW_PAGES {
             assert!(Instant::now() < deadline, "the reaper did not come");
             std::thread::sleep(Duration::from_millis(20));
         }
