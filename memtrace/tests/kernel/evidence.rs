@@ -38,6 +38,18 @@ fn most() -> Result<(), Failed> {
     if got != [expected, expected] {
         return Err(format!("{got:?} instead of {expected}").into());
     }
+    let levels = doctor["costs"]["levels"].as_array().ok_or("no costs")?;
+    let measured: Vec<&str> = levels
+        .iter()
+        .filter(|level| {
+            level["traced"]["page_ns"].is_f64() && level["untraced"]["pair_ns"].is_f64()
+        })
+        .filter_map(|level| level["evidence"].as_str())
+        .collect();
+    let all: &[&str] = if gives_frames()? { &["args", "rss", "frames"] } else { &["args"] };
+    if measured != all {
+        return Err(format!("costs of {measured:?}: {}", doctor["costs"]).into());
+    }
     if gives_frames()? {
         return Ok(());
     }

@@ -1,10 +1,13 @@
 //! `memtrace doctor`: what this kernel offers, and what to do about what is missing.
 
+mod measure;
+
 use std::process::ExitCode;
 
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
+use self::measure::{Cost, Costs, Level, measure};
 use super::{
     Common, Failure, Format, Outcome,
     failure::check_privileges,
@@ -31,6 +34,8 @@ struct Findings {
     /// Why it is not more.
     limit: Option<String>,
     probes: Vec<Probe>,
+    /// What each level costs here.
+    costs: Option<Costs>,
     problem: Option<String>,
 }
 
@@ -70,6 +75,7 @@ pub(super) fn main(common: &Common) -> Outcome {
         evidence,
         limit: limit.map(|limit| limit.to_string()),
         probes: probes.collect(),
+        costs: evidence.map(measure).transpose()?,
         problem,
     };
     let text = match output.format() {
@@ -113,6 +119,34 @@ fn render(findings: &Findings) -> String {
             level => format!("; from --evidence {} on", level.name()),
         };
         text.push_str(&format!("{:<22}   gives {gives}; costs {cost}{from}\n", ""));
+    }
+    if let Some(costs) = &findings.costs {
+        text.push_str(&cost_table(costs));
+    }
+    text
+}
+
+/// Returns what was measured as a table.
+fn cost_table(costs: &Costs) -> String {
+    let ns = |ns: f64| format!("{ns:+.0} ns");
+    let Cost { page_ns, pair_ns } = costs.bare;
+    let mut text = format!(
+        "\nWhat each level adds here, as just measured. Without memtrace a page costs {page_ns:.0} ns to \
+         fault in and unmap,\na pair of mmap and munmap {pair_ns:.0} ns.\n\n\
+         {:<8}  {:>23}  {:>23}\n{:<8}  {:>10} {:>12}  {:>10} {:>12}\n",
+        "",
+        "a process not traced",
+        "the traced process",
+        "evidence",
+        "a page",
+        "mmap+munmap",
+        "a page",
+        "mmap+munmap",
+    );
+    for Level { evidence, untraced, traced } in &costs.levels {
+        let [first, second] = [untraced, traced]
+            .map(|cost| format!("{:>10} {:>12}", ns(cost.page_ns), ns(cost.pair_ns)));
+        text.push_str(&format!("{:<8}  {first}  {second}\n", evidence.name()));
     }
     text
 }
