@@ -71,6 +71,9 @@ fields! {
     PAGE_FLAGS = "page" "flags",
     PAGE_MAPPING = "folio" "mapping",
     PAGE_INDEX = "folio" "index",
+    PAGE_ANON_ROOT = "anon_vma" "rb_root.rb_root.rb_node",
+    PAGE_CHAIN_NODE = "anon_vma_chain" "rb",
+    PAGE_CHAIN_VMA = "anon_vma_chain" "vma",
     BPRM_FILENAME = "linux_binprm" "filename",
     ARRAY_PPTRS = "bpf_array" "pptrs",
 }

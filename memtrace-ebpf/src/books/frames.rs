@@ -62,12 +62,41 @@ pub(super) fn remember_pending(task: &Task) {
     }
 }
 
-/// Books `frames` that the page allocator got back; `index` is their linear page index.
+/// A folio that the page allocator got back.
+pub(crate) struct Freed {
+    /// `folio->mapping`, with the bits that say what it is.
+    pub(crate) mapping: u64,
+    /// Linear page index.
+    pub(crate) index: u64,
+    pub(crate) frames: u64,
+}
+
+impl Freed {
+    /// Tells anonymous folios by their mapping (`FOLIO_MAPPING_ANON`, include/linux/page-flags.h).
+    #[inline(always)]
+    pub(crate) const fn is_anon(mapping: u64) -> bool {
+        mapping & 3 == 1
+    }
+
+    /// Returns the address space that has a VMA in the folio's `anon_vma`; one of them, when a fork
+    /// shares it. It must not be about to unmap that VMA.
+    #[inline(always)]
+    fn owner(&self) -> u64 {
+        let node: u64 = kernel::read(self.mapping & !3, &kernel::PAGE_ANON_ROOT);
+        let chain = node.wrapping_sub(u64::from(kernel::PAGE_CHAIN_NODE.load()));
+        let vma: u64 = kernel::read(chain, &kernel::PAGE_CHAIN_VMA);
+        kernel::read(vma, &kernel::VMA_MM)
+    }
+}
+
+/// Books a folio that the page allocator got back.
 #[inline(always)]
-pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
+pub(crate) fn book_freed(freed: &Freed) {
+    let &Freed { mapping, index, frames } = freed;
+    let anon = Freed::is_anon(mapping);
     let Some(task) = known_task() else {
-        if anon && !detaches_itself() {
-            book_late(index, frames);
+        if anon {
+            book_elsewhere(freed);
         }
         return;
     };
@@ -102,10 +131,23 @@ pub(crate) fn book_freed(anon: bool, index: u64, frames: u64) {
             }
         }
         _ => {
-            if anon && !detaches_itself() {
-                book_late(index, frames);
+            if anon {
+                book_elsewhere(freed);
             }
         }
+    }
+}
+
+/// Books an anonymous folio that came back outside of the operation that detached it: reclaim took
+/// it, or a per-CPU batch let it go.
+#[inline(always)]
+fn book_elsewhere(freed: &Freed) {
+    if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
+        if let Some(counters) = path_counters(freed.owner(), Path::Pressure as u64) {
+            add(&counters.freed_frames, freed.frames);
+        }
+    } else if !detaches_itself() {
+        book_late(freed.index, freed.frames);
     }
 }
 

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use memtrace_common::{COUNTERS, Ledger, PathCounters};
 
 pub(crate) use self::{
-    frames::book_freed,
+    frames::{Freed, book_freed},
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
 };

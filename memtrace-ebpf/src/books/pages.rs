@@ -221,13 +221,20 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
         Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
     } else if pages > 0 {
         None
-    } else if task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
-        add_zapped(books, Path::Pressure, member, pages.unsigned_abs());
-        return;
     } else {
         let operation = Operation::current();
-        if operation.is_none() && !own {
-            add_zapped(books, Path::Other, member, pages.unsigned_abs());
+        let reclaims = task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0;
+        let unasked = match &operation {
+            // `MADV_PAGEOUT` is reclaim that the process asked for.
+            Some(operation) if reclaims && !matches!(operation.path, Path::Pressure) => {
+                Some(Path::Pressure)
+            }
+            None if reclaims => Some(Path::Pressure),
+            None if !own => Some(Path::Other),
+            _ => None,
+        };
+        if let Some(path) = unasked {
+            add_zapped(books, path, member, pages.unsigned_abs());
             return;
         }
         operation

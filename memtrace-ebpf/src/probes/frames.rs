@@ -8,7 +8,7 @@ use aya_ebpf::{
 use memtrace_common::{Kind, Ledger, MmEnd};
 
 use crate::{
-    books::{self, Mm},
+    books::{self, Freed, Mm},
     emit,
     evidence::{Args, Counted, Evidence},
     kernel::{self, Typed},
@@ -47,12 +47,12 @@ fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
     if word(kernel::PAGE_FLAGS.load()) >> kernel::PG_UPTODATE.load() & 1 == 0 {
         return 0;
     }
-    // `FOLIO_MAPPING_ANON` (include/linux/page-flags.h); 0 for what left the page cache.
     let mapping = word(kernel::PAGE_MAPPING.load());
-    let anon = mapping & 3 == 1;
-    if anon || mapping == 0 {
+    // 0 for what left the page cache.
+    if Freed::is_anon(mapping) || mapping == 0 {
         let order: u64 = ctx.arg(1);
-        books::book_freed(anon, word(kernel::PAGE_INDEX.load()), 1 << (order & 31));
+        let index = word(kernel::PAGE_INDEX.load());
+        books::book_freed(&Freed { mapping, index, frames: 1 << (order & 31) });
     }
     0
 }

@@ -29,6 +29,8 @@ const CASES: &[Case] = &[
     case("dont_need", "dont_need", N, N, N),
     case("free_then_munmap", "free", N, 0, 0),
     case("free_then_munmap", "munmap", N, N, N),
+    case("page_out", "free", N, 0, 0),
+    case("page_out", "pressure", N, N, N),
     case("brk", "brk", N, N, N),
     case("mremap_shrink", "mremap", N - N / 4, N - N / 4, N - N / 4),
     case("mremap_move", "munmap", N, N, N),

@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("outside::what_userfaultfd_splits_and_moves_is_followed", userfaultfd),
         trial("outside::a_victim_that_another_releases_is_accounted_whole", released),
         trial("outside::what_the_oom_reaper_takes_is_accounted_whole", reaped),
+        trial("outside::what_pressure_takes_is_booked_with_its_frames", pressed),
     ]
 }
 
@@ -104,6 +105,25 @@ fn reaped() -> Result<(), Failed> {
         let missed = &report.0["window"]["missed"];
         let left = &victim["reclaimed"];
         return Err(format!("{zapped} pages, {freed} frames, {missed} missed: {left}").into());
+    }
+    Ok(())
+}
+
+fn pressed() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["pressed"])?;
+    report.check_books()?;
+    let child = &report.0["processes"][1];
+    let by_path = &child["reclaimed"]["by_path"];
+    let pages = |path: &str, figure: &str| by_path[path][figure].as_u64().unwrap_or(0) / PAGE;
+    if !report.counts() {
+        return if by_path["pressure"].is_null() { Ok(()) } else { Err("nobody saw that".into()) };
+    }
+    let [taken, freed] = ["zapped", "freed"].map(|figure| pages("pressure", figure));
+    // At least what does not fit, at most all that was given up lazily; the rest at munmap.
+    let rest = pages("munmap", "zapped");
+    let all = (taken + rest).abs_diff(N) <= N / 50;
+    if !(N / 2..=N + N / 50).contains(&taken) || freed.abs_diff(taken) > taken / 50 || !all {
+        return Err(format!("{taken} pages, {freed} frames: {by_path}").into());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A program whose memory the kernel's OOM reaper takes while the program itself is held up.
+//! Programs whose memory the kernel takes since their cgroup has no more.
 
 use std::{
     fs, io,
@@ -93,6 +93,25 @@ pub(crate) fn oom_victim() {
         trace(libc::PTRACE_CONT, 0);
         let status = wait();
         assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
+    }
+}
+
+/// Gives memory up lazily, and needs more than its cgroup has without it.
+pub(crate) fn pressed() {
+    let group = Group::new(N * 3 / 2 * PAGE);
+    // SAFETY: a child that touches memory.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            group.enter();
+            let lazy = Mapped::anon(N).touch().advise(libc::MADV_FREE);
+            Mapped::anon(N).touch();
+            lazy.unmap();
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        libc::waitpid(child, &raw mut status, 0);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:x}");
     }
 }
 

@@ -66,7 +66,7 @@ impl Mapped {
         assert_eq!(unsafe { libc::munmap(self.start.cast(), self.len) }, 0);
     }
 
-    fn advise(self, advice: i32) -> Self {
+    pub(crate) fn advise(self, advice: i32) -> Self {
         // SAFETY: a mapping of ours whose contents do not matter.
         let done = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
         assert_eq!(done, 0, "madvise: {}", std::io::Error::last_os_error());
@@ -96,6 +96,9 @@ pub(crate) fn run(name: &str, args: &[String]) {
             Mapped::anon(N).touch().advise(libc::MADV_DONTNEED);
         }
         "free_then_munmap" => Mapped::anon(N).touch().advise(libc::MADV_FREE).unmap(),
+        "page_out" => {
+            Mapped::anon(N).touch().advise(libc::MADV_FREE).advise(libc::MADV_PAGEOUT);
+        }
         "brk" => brk(),
         "mremap_shrink" => {
             let Mapped { start, len } = Mapped::anon(N).touch();
@@ -174,6 +177,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "io_uring_advice" => outside::workload::io_uring_advice(),
         "inject" => outside::workload::inject(),
         "userfaultfd" => outside::workload::userfaultfd(),
+        "pressed" => outside::oom::pressed(),
         "oom_victim" => outside::oom::oom_victim(),
         "release_victim" => outside::workload::release_victim(),
         "wait" => {
