@@ -142,6 +142,56 @@ impl Ledger {
     }
 }
 
+/// How long the late frames of an address space took to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Delays {
+    /// Frames by the binary logarithm of their delay in nanoseconds.
+    pub frames: [u64; DELAY_BUCKETS],
+    /// The longest delay, nanoseconds.
+    pub max_ns: u64,
+}
+
+/// Number of [`Delays::frames`].
+pub const DELAY_BUCKETS: usize = 64;
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { frames: [0; DELAY_BUCKETS], max_ns: 0 }
+    }
+}
+
+impl Delays {
+    /// Returns the bucket of a delay.
+    pub const fn bucket(delay_ns: u64) -> usize {
+        (delay_ns | 1).ilog2() as usize
+    }
+
+    /// Adds those of another address space.
+    pub fn add(&mut self, other: &Self) {
+        for (frames, more) in self.frames.iter_mut().zip(other.frames) {
+            *frames = frames.saturating_add(more);
+        }
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
+    /// Returns a delay, in nanoseconds, within which `per_cent` of the frames came back: the upper
+    /// end of its bucket, but not more than the longest. `None` when there were none.
+    pub fn within(&self, per_cent: u64) -> Option<u64> {
+        let all = self.frames.iter().copied().fold(0, u64::saturating_add);
+        let wanted = all.saturating_mul(per_cent).div_ceil(100);
+        let mut seen: u64 = 0;
+        for (bucket, &frames) in self.frames.iter().enumerate() {
+            seen = seen.saturating_add(frames);
+            if seen >= wanted && all > 0 {
+                let end = u64::MAX >> (DELAY_BUCKETS - 1 - bucket);
+                return Some(end.min(self.max_ns));
+            }
+        }
+        None
+    }
+}
+
 /// What the probes say of themselves. One set per CPU.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -169,5 +219,28 @@ impl core::ops::Add for ProbeStats {
             untracked: self.untracked + other.untracked,
             operations: self.operations + other.operations,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_the_upper_end_of_its_bucket_and_not_above_the_longest() {
+        let mut delays = Delays::default();
+        assert_eq!(delays.within(50), None);
+        for (ns, frames) in [(0, 1), (1, 1), (1000, 97), (900_000, 1)] {
+            delays.frames[Delays::bucket(ns)] += frames;
+            delays.max_ns = delays.max_ns.max(ns);
+        }
+        assert_eq!(
+            [1, 2, 50, 99, 100].map(|n| delays.within(n)),
+            [Some(1), Some(1), Some(1023), Some(1023), Some(900_000)]
+        );
+        let mut both = delays;
+        both.add(&Delays { max_ns: 7, ..delays });
+        assert_eq!((both.frames[0], both.max_ns, both.within(50)), (4, 900_000, Some(1023)));
+        assert_eq!(Delays::bucket(u64::MAX), DELAY_BUCKETS - 1);
     }
 }

@@ -17,4 +17,6 @@ pub use event::{
     Backing, Call, Event, Exec, Exit, Fault, FileName, Fork, Header, Kind, MmEnd, Record, Region,
     Syscall, TaskSeed, TeardownRun,
 };
-pub use ledger::{COUNTERS, Counter, Ledger, PATHS, Path, PathCounters, ProbeStats};
+pub use ledger::{
+    COUNTERS, Counter, DELAY_BUCKETS, Delays, Ledger, PATHS, Path, PathCounters, ProbeStats,
+};

@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
@@ -25,8 +24,7 @@ const AVAILABLE: u64 = 0;
 #[inline(always)]
 pub(crate) fn header<R>(kind: Kind, mm: u64) -> Header {
     Header {
-        // SAFETY: the helper takes no argument and has no side effect.
-        time_ns: unsafe { bpf_ktime_get_boot_ns() },
+        time_ns: kernel::now_ns(),
         mm,
         tgid: kernel::tgid(),
         tid: kernel::tid(),

@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_smp_processor_id,
-        bpf_task_pt_regs, generated,
+        bpf_task_pt_regs, generated, generated::bpf_ktime_get_boot_ns,
     },
 };
 use memtrace_common::control::NO_FIELD;
@@ -175,6 +175,13 @@ pub(crate) fn user_regs() -> *const pt_regs {
 pub(crate) fn syscall_nr() -> u64 {
     // SAFETY: the verifier knows the task's `pt_regs`.
     unsafe { (*user_regs()).orig_rax }
+}
+
+/// Returns the time, `CLOCK_BOOTTIME`.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper takes no argument and has no side effect.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// Returns the current thread's `tgid`.

@@ -176,11 +176,12 @@ impl Follower {
         for (tgid, mm) in self.model.living_mms() {
             if let Some(ledger) = self.probes.ledger(tgid, mm)? {
                 self.model.replace_ledger(mm, ledger);
+                self.model.replace_delays(mm, self.probes.delays(mm)?);
             }
         }
         for (mm, space) in self.model.ended() {
             if let Some(ledger) = self.probes.final_ledger(mm)? {
-                self.model.replace_final_ledger(space, ledger);
+                self.model.replace_final_ledger(space, ledger, self.probes.delays(mm)?);
             }
         }
         Ok(())

@@ -6,8 +6,8 @@ use memtrace::{
     model::{
         change::path_name,
         report::{
-            AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory,
-            PathReport, ProbeReport, ProcessReport, Reclaimed, RegionReport, Report,
+            AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped,
+            Memory, PathReport, ProbeReport, ProcessReport, Reclaimed, RegionReport, Report,
             ResidentByKind, SCHEMA, Window,
         },
     },
@@ -105,7 +105,7 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 27 + 4 * Path::ALL.len());
+    assert_eq!(nullable, 28 + 4 * Path::ALL.len());
 }
 
 #[test]
@@ -274,6 +274,7 @@ fn known() -> Report {
             mapped: Mapped { calls: 1, requested: 4096, peak: 8192 },
             reclaimed: Reclaimed {
                 total: Some(4096),
+                late_delay: Some(LateDelay { p50_ns: 1, p99_ns: 2, max_ns: 3 }),
                 by_path: Path::ALL.map(|path| (path_name(path), figures.clone())).into(),
             },
             faults: Faults { minor: Some(1), major: Some(0), zeroed: Some(1) },
@@ -311,6 +312,7 @@ fn unknown() -> Report {
     process.faults = Faults::default();
     process.balance = Balance::default();
     process.reclaimed.total = None;
+    process.reclaimed.late_delay = None;
     for path in process.reclaimed.by_path.values_mut() {
         let PathReport { calls, requested, .. } = *path;
         *path = PathReport { calls, requested, ..PathReport::default() };

@@ -1,8 +1,12 @@
 //! Frames that the page allocator gets back: inside an operation, late out of a per-CPU batch, or
 //! while an address space is torn down.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
-use memtrace_common::Path;
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::map,
+    maps::{Array, LruHashMap},
+};
+use memtrace_common::{Delays, Path};
 
 use super::{
     add, in_exec, known_task,
@@ -18,10 +22,20 @@ use crate::{
 #[map]
 static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(16_384, 0);
 
+/// How long late frames took, by address space.
+#[map]
+static DELAYS: LruHashMap<u64, Delays> = LruHashMap::with_max_entries(1_024, 0);
+
+/// A zeroed [`Delays`], too large for the stack.
+#[map]
+static NO_DELAYS: Array<Delays> = Array::with_max_entries(1, 0);
+
 /// Frames that an operation detached and per-CPU batches still hold.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Pending {
+    /// When the last operation on the block ended.
+    time_ns: u64,
     mm: u64,
     low: u64,
     high: u64,
@@ -36,6 +50,7 @@ const PENDING_BLOCKS: u64 = 64;
 #[inline(always)]
 pub(super) fn remember_pending(task: &Task) {
     let pending = Pending {
+        time_ns: task.ended_ns,
         mm: task.mm,
         low: task.low,
         high: task.high,
@@ -52,6 +67,7 @@ pub(super) fn remember_pending(task: &Task) {
             // SAFETY: a live map value; a lost race costs the lateness of a few frames.
             let known = unsafe { &mut *known };
             if known.mm == pending.mm && known.path == pending.path && known.outstanding > 0 {
+                known.time_ns = pending.time_ns;
                 known.low = known.low.min(pending.low);
                 known.high = known.high.max(pending.high);
                 known.outstanding += pending.outstanding;
@@ -127,7 +143,7 @@ pub(crate) fn book_freed(freed: &Freed) {
             let nr = kernel::syscall_nr();
             if (task.nr == nr || task.nr == TEARDOWN) && task.freed + frames <= task.zapped {
                 task.freed += frames;
-                add_late(task.mm, u64::from(task.path), frames);
+                add_late(task.mm, u64::from(task.path), frames, task.ended_ns);
             }
         }
         _ => {
@@ -184,15 +200,37 @@ fn book_late(index: u64, frames: u64) -> bool {
         return false;
     }
     pending.outstanding -= frames as i64;
-    add_late(pending.mm, pending.path, frames);
+    add_late(pending.mm, pending.path, frames, pending.time_ns);
     true
 }
 
 #[inline(always)]
-fn add_late(mm: u64, path: u64, frames: u64) {
-    if let Some(counters) = path_counters(mm, path) {
-        add(&counters.late_frames, frames);
+fn add_late(mm: u64, path: u64, frames: u64, since_ns: u64) {
+    let Some(counters) = path_counters(mm, path) else { return };
+    add(&counters.late_frames, frames);
+    let delay_ns = kernel::now_ns().saturating_sub(since_ns);
+    if DELAYS.get_ptr(mm).is_none()
+        && let Some(none) = NO_DELAYS.get_ptr(0)
+    {
+        // SAFETY: a zeroed value that nobody writes to.
+        let none = unsafe { &*none };
+        let _ = DELAYS.insert(mm, none, u64::from(BPF_NOEXIST));
     }
+    let Some(delays) = DELAYS.get_ptr_mut(mm) else { return };
+    // SAFETY: a live map value; a lost race costs the longest delay of two.
+    let delays = unsafe { &mut *delays };
+    // The compiler knows that it is below 64 and would leave the check out, which the verifier needs.
+    let bucket = core::hint::black_box(Delays::bucket(delay_ns));
+    if let Some(total) = delays.frames.get(bucket) {
+        add(total, frames);
+    }
+    delays.max_ns = delays.max_ns.max(delay_ns);
+}
+
+/// Forgets the delays of an address space whose place another takes.
+#[inline(always)]
+pub(super) fn forget_delays(mm: u64) {
+    let _ = DELAYS.remove(mm);
 }
 
 /// Holes of fewer pages do not end a run of frames.

@@ -132,6 +132,7 @@ pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
         return None;
     };
     forget(mm);
+    frames::forget_delays(mm);
     // SAFETY: a zeroed value that nobody writes to.
     let empty = unsafe { &*EMPTY_MM.get_ptr(0)? };
     let inserted = MMS.insert(mm, empty, 0);

@@ -37,6 +37,8 @@ pub(crate) struct Task {
     pub(super) run_first: u64,
     pub(super) run_end: u64,
     pub(super) run_frames: u64,
+    /// When the operation ended with something outstanding.
+    pub(super) ended_ns: u64,
     /// A [`Path`], raw.
     pub(crate) path: u16,
     /// 0 when idle, [`Task::ACTIVE`] or [`Task::ENDED`].
@@ -192,6 +194,9 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     }
     task.state = Task::ENDED;
     frames::book_task(task);
+    if task.zapped > task.freed {
+        task.ended_ns = kernel::now_ns();
+    }
     let has_range = task.low != 0 || task.high != u64::MAX;
     if has_range && task.zapped_anon > task.freed_anon {
         frames::remember_pending(task);
@@ -209,6 +214,7 @@ pub(crate) fn end_teardown(mm: u64) {
     {
         frames::flush_run(task);
         frames::book_task(task);
+        task.ended_ns = kernel::now_ns();
         task.state = Task::ENDED;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use memtrace_common::{Counter, Ledger, Path, PathCounters, ProbeStats};
+use memtrace_common::{Counter, Delays, Ledger, Path, PathCounters, ProbeStats};
 
 use super::{
     Model,
@@ -10,7 +10,7 @@ use super::{
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
-        Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory, PathReport,
+        Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped, Memory, PathReport,
         ProbeReport, ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA,
         Window,
     },
@@ -219,8 +219,18 @@ fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
             },
         );
     }
+    reclaimed.late_delay = late_delay(spaces);
     reclaimed.total = evidence.knows(Evidence::Frames, bytes(frames));
     reclaimed
+}
+
+fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {
+    let mut sum = Delays::default();
+    for delays in spaces.iter().filter_map(|space| space.delays.as_ref()) {
+        sum.add(delays);
+    }
+    let (p50_ns, p99_ns) = sum.within(50).zip(sum.within(99))?;
+    Some(LateDelay { p50_ns, p99_ns, max_ns: sum.max_ns })
 }
 
 fn left(spaces: &[&AddressSpace], path: Path) -> Left {

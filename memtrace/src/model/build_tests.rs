@@ -206,7 +206,7 @@ fn what_a_path_did_not_free_is_kept_elsewhere() {
         (Path::Brk, left([0, 0, 9, 0], 0, 0)),
     ];
     let model = model(&[anon(0..10)], &exited(ledger([0; 4], [0; 4], &paths)));
-    let Reclaimed { total, by_path } = only(&model).reclaimed;
+    let Reclaimed { total, by_path, .. } = only(&model).reclaimed;
     let figures = |path: &str| {
         let PathReport { zapped, freed, late, kept_elsewhere, .. } = by_path[path];
         [zapped, freed, late, kept_elsewhere].map(|bytes| bytes.expect("counted") / PAGE)
@@ -347,7 +347,7 @@ proptest! {
         prop_assert_eq!(r#in, counted.iter().sum::<i64>() * PAGE as i64);
         prop_assert_eq!(still, resident.unwrap_or(0) as i64 * PAGE as i64);
 
-        let Reclaimed { total, by_path } = process.reclaimed;
+        let Reclaimed { total, by_path, .. } = process.reclaimed;
         prop_assert_eq!(total, by_path.values().map(|path| path.freed).sum());
         prop_assert_eq!(Some(out as u64), by_path.values().map(|path| path.zapped).sum());
         for path in by_path.values() {

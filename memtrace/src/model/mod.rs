@@ -12,7 +12,9 @@ pub mod space;
 
 use std::collections::{HashMap, VecDeque};
 
-use memtrace_common::{Call, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Syscall, TaskSeed};
+use memtrace_common::{
+    Call, Delays, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Syscall, TaskSeed,
+};
 
 use change::{Change, What};
 use process::{FaultCounts, Process};
@@ -159,14 +161,27 @@ impl Model {
         }
     }
 
+    /// Takes in how long late frames of an address space took.
+    pub fn replace_delays(&mut self, mm: u64, delays: Option<Delays>) {
+        if let Some(&SpaceId(at)) = self.by_mm.get(&mm) {
+            self.spaces[at].delays = delays;
+        }
+    }
+
     /// Returns the address spaces that ended last, whose late frames are still being booked.
     pub fn ended(&self) -> Vec<(u64, SpaceId)> {
         self.ended.iter().copied().collect()
     }
 
     /// Takes in what the kernel booked for an address space after its end.
-    pub fn replace_final_ledger(&mut self, SpaceId(at): SpaceId, ledger: Ledger) {
+    pub fn replace_final_ledger(
+        &mut self,
+        SpaceId(at): SpaceId,
+        ledger: Ledger,
+        delays: Option<Delays>,
+    ) {
         self.spaces[at].ledger = ledger;
+        self.spaces[at].delays = delays;
     }
 
     /// Marks every living address space as unknown: records were lost.

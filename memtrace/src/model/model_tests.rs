@@ -305,9 +305,14 @@ fn frames_that_come_late_are_booked_on_the_address_space_that_ended() {
     assert_eq!(mm, MM);
     let mut ledger = model.space(id).ledger;
     ledger.paths[Path::Exit.index()].late_frames = 2;
-    model.replace_final_ledger(id, ledger);
+    let mut delays = Delays { max_ns: 5_000, ..Delays::default() };
+    delays.frames[Delays::bucket(5_000)] = 2;
+    model.replace_final_ledger(id, ledger, Some(delays));
     assert_eq!(model.reclaimed_bytes(), Some(2 * PAGE));
-    let exit = &processes(&model)[0].reclaimed.by_path["exit"];
+    let reclaimed = &processes(&model)[0].reclaimed;
+    let delay = reclaimed.late_delay.expect("two came late");
+    assert_eq!((delay.p50_ns, delay.p99_ns, delay.max_ns), (5_000, 5_000, 5_000));
+    let exit = &reclaimed.by_path["exit"];
     assert_eq!(
         (exit.freed, exit.late, exit.kept_elsewhere),
         (Some(2 * PAGE), Some(2 * PAGE), Some(0))

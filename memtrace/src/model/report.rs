@@ -189,8 +189,21 @@ pub struct Mapped {
 pub struct Reclaimed {
     /// Bytes that the page allocator got back, by any path; `None` below [`Evidence::Frames`].
     pub total: Option<u64>,
+    /// How long the late frames took; `None` when there were none, or nobody measured.
+    pub late_delay: Option<LateDelay>,
     /// The same by path; a path that nothing took is absent.
     pub by_path: BTreeMap<&'static str, PathReport>,
+}
+
+/// How long frames took that came back after the operation that detached them, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LateDelay {
+    /// Half of them took at most so long (to the next power of two).
+    pub p50_ns: u64,
+    /// 99 % of them took at most so long (to the next power of two).
+    pub p99_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
 }
 
 /// What left by one path. The four figures of docs/OUTPUT.md, never mixed up.

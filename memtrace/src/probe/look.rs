@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapError},
     programs::Iter,
 };
-use memtrace_common::{COUNTERS, Event, FileName, Ledger, Region, TaskSeed};
+use memtrace_common::{COUNTERS, Delays, Event, FileName, Ledger, Region, TaskSeed};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -147,6 +147,13 @@ impl Probes {
         Ok(Some(ledger))
     }
 
+    /// Reads how long the late frames of an address space took, `None` when there were none.
+    pub fn delays(&self, mm: u64) -> Result<Option<Delays>> {
+        let map = self.bpf.map("DELAYS").context("the object has no map DELAYS")?;
+        let delays: HashMap<_, u64, Wire<Delays>> = HashMap::try_from(map)?;
+        found(delays.get(&mm, 0)).context("cannot read the delays")
+    }
+
     /// Sums what the threads of a process counted and have not added to its mm's counters yet.
     fn unsynced(&mut self, tgid: u32) -> Result<[i64; COUNTERS]> {
         let fd = self.program_fd("unsynced_iter")?;
@@ -172,11 +179,7 @@ impl Probes {
     fn books(&self, mm: u64) -> Result<Option<Mm>> {
         let map = self.bpf.map("MMS").context("the object has no map MMS")?;
         let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
-        match mms.get(&mm, 0) {
-            Ok(Wire(books)) => Ok(Some(books)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).context("cannot read the books"),
-        }
+        found(mms.get(&mm, 0)).context("cannot read the books")
     }
 
     pub(super) fn anchor(&mut self) -> Result<()> {
@@ -220,6 +223,15 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the process is gone")]
 pub struct Gone;
+
+/// Returns the value that a look-up gave, if there is one.
+fn found<T>(value: Result<Wire<T>, MapError>) -> Result<Option<T>, MapError> {
+    match value {
+        Ok(Wire(value)) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
     match iter::run(program, scope) {

@@ -7,7 +7,7 @@ use std::{
 
 use libtest_mimic::{Failed, Trial};
 
-use super::driver::{Figures, Report, run, trial};
+use super::driver::{Figures, PAGE, Report, run, trial};
 
 /// Pages of most workloads.
 pub(crate) const N: u64 = 16_384;
@@ -67,7 +67,27 @@ pub(crate) fn trials() -> Vec<Trial> {
     CASES
         .iter()
         .map(|case| trial(&format!("paths::{}_by_{}", case.name, case.path), || case.check()))
+        .chain([trial("paths::late_frames_have_a_delay", late)])
         .collect()
+}
+
+/// The last reference to shared memory goes in task work, after the call that gave it up.
+fn late() -> Result<(), Failed> {
+    let report = run(&[], &["shared_anon"])?;
+    let reclaimed = &report.process()["reclaimed"];
+    let (munmap, delay) = (&reclaimed["by_path"]["munmap"], &reclaimed["late_delay"]);
+    if !report.counts() {
+        return if delay.is_null() { Ok(()) } else { Err("nobody measured that".into()) };
+    }
+    let late = munmap["late"].as_u64().unwrap_or(0) / PAGE;
+    let [half, most, longest] =
+        ["p50_ns", "p99_ns", "max_ns"].map(|key| delay[key].as_u64().unwrap_or(0));
+    const MINUTE_NS: u64 = 60_000_000_000;
+    let in_order = 0 < half && half <= most && most <= longest && longest < MINUTE_NS;
+    if late < N - N / 100 || !in_order {
+        return Err(format!("{late} pages: {reclaimed}").into());
+    }
+    Ok(())
 }
 
 /// Checks the cases that `wanted` names, or all, with the figures that a lower level of evidence has.

@@ -5,7 +5,7 @@ mod call;
 
 use std::{collections::VecDeque, mem, ops::Range};
 
-use memtrace_common::{Exec, Ledger, PATHS, Path, Region, TaskSeed};
+use memtrace_common::{Delays, Exec, Ledger, PATHS, Path, Region, TaskSeed};
 
 use super::region_map::{Backing, PAGE, RegionMap, Vma, flag};
 
@@ -24,6 +24,8 @@ pub struct AddressSpace {
     pub peak_bytes: u64,
     /// The kernel's books, as last read.
     pub ledger: Ledger,
+    /// How long late frames took, as last read; `None` when there were none.
+    pub delays: Option<Delays>,
     /// Anonymous frames that came back at the teardown: where, as linear page indices, and how many.
     pub torn_down: Vec<(Range<u64>, u64)>,
     /// Pieces of tmpfs that were erased last, with the write section: `shmdt` has no length.

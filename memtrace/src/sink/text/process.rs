@@ -13,7 +13,9 @@ use super::{
 use crate::{
     model::{
         change::path_name,
-        report::{Balance, Evidence, Faults, Memory, PathReport, ProcessReport, RegionReport},
+        report::{
+            Balance, Evidence, Faults, LateDelay, Memory, PathReport, ProcessReport, RegionReport,
+        },
     },
     sink::{UNKNOWN, exit_code, known, printable, signed_size, size},
 };
@@ -296,6 +298,12 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
             size(mapped.peak),
         ));
     }
+    if let Some(LateDelay { p50_ns, p99_ns, max_ns }) = process.reclaimed.late_delay {
+        let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
+        line(&format!(
+            "late       half of the frames within {half}, 99 % within {most}, the last after {longest}"
+        ));
+    }
     let Faults { minor, major, zeroed } = process.faults;
     let [minor, major, zeroed] = [minor, major, zeroed]
         .map(|count| count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()));
@@ -313,6 +321,16 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
         let names: Vec<String> =
             process.allocators.iter().map(|allocator| printable(&allocator.name)).collect();
         line(&format!("allocator  {}", names.join(", ")));
+    }
+}
+
+/// Returns a time in the largest unit that keeps it at 1 or more.
+fn time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
     }
 }
 

@@ -5,7 +5,7 @@ mod whole;
 
 use super::*;
 use crate::model::report::{
-    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory,
+    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped, Memory,
     PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
 };
 
@@ -111,7 +111,15 @@ fn python() -> ProcessReport {
             swapped: Some(0),
         },
         mapped: Mapped { calls: 34, requested: 236 * MIB, peak: 224 * MIB },
-        reclaimed: Reclaimed { total: Some(215 * MIB), by_path: by_path.into() },
+        reclaimed: Reclaimed {
+            total: Some(215 * MIB),
+            late_delay: Some(LateDelay {
+                p50_ns: 1_023,
+                p99_ns: 4_194_303,
+                max_ns: 12_000_000_000,
+            }),
+            by_path: by_path.into(),
+        },
         faults: Faults { minor: Some(54_321), major: Some(2), zeroed: None },
         balance: Balance {
             r#in: Some(217 << 20),
