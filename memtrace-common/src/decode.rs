@@ -22,7 +22,7 @@ pub enum DecodeError {
 
 /// Decodes one record.
 ///
-/// Trailing bytes are ignored, so that a record may grow at its end.
+/// Trailing bytes are ignored, and older records may be shorter: a record may grow at its end.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let header: Header = prefix(bytes)?;
     let kind = Kind::from_raw(header.kind).ok_or(DecodeError::UnknownKind(header.kind))?;
@@ -43,6 +43,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 }
 
 fn record<T: Record>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if (T::OLDEST_LEN..size_of::<T>()).contains(&bytes.len()) {
+        let mut record = T::untold();
+        record.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+        return Ok(record);
+    }
     prefix(bytes)
 }
 
@@ -58,7 +63,7 @@ mod tests {
     use zerocopy::IntoBytes as _;
 
     use super::*;
-    use crate::{Path, Syscall, event::Call};
+    use crate::{Ledger, MmEnd, PATHS, Path, Syscall, event::Call};
 
     fn munmap() -> Call {
         Call {
@@ -105,6 +110,22 @@ mod tests {
         let mut bytes = record.as_bytes().to_vec();
         bytes.extend([0xff; 24]);
         assert_eq!(decode(&bytes), Ok(Event::Call(record)));
+    }
+
+    #[test]
+    fn the_end_of_an_address_space_in_an_older_trace_tells_less() {
+        let end = MmEnd {
+            header: Header { kind: Kind::MmEnd as u16, ..munmap().header },
+            ledger: Ledger { sections: 7, shared_pages: [3; PATHS], ..Ledger::default() },
+        };
+        assert_eq!(decode(end.as_bytes()), Ok(Event::MmEnd(end)));
+        let Ok(Event::MmEnd(older)) = decode(&end.as_bytes()[..632]) else {
+            panic!("it decodes");
+        };
+        let [anon, shared] = [older.ledger.freed_anon_frames, older.ledger.shared_pages];
+        assert_eq!((older.ledger.sections, anon, shared), (7, [Ledger::NOT_TOLD; PATHS], anon));
+        let cut = decode(&end.as_bytes()[..631]);
+        assert_eq!(cut, Err(DecodeError::Truncated { len: 631, expected: 808 }));
     }
 
     #[test]

@@ -128,9 +128,21 @@ pub struct Ledger {
     pub in_pages: [i64; COUNTERS],
     /// What left, by [`Path`].
     pub paths: [PathCounters; PATHS],
+    /// Anonymous frames among those freed, late ones included, by [`Path`]; [`Ledger::NOT_TOLD`] in
+    /// older traces, as are the next.
+    pub freed_anon_frames: [u64; PATHS],
+    /// Anonymous pages that were detached and not freed while a relative lived: another address
+    /// space that a fork made of this one, or this one of it. By [`Path`].
+    pub shared_pages: [u64; PATHS],
 }
 
+/// Bytes of [`Ledger`] in traces that tell nothing of why frames stayed.
+pub(crate) const OLDEST_LEDGER: usize = core::mem::offset_of!(Ledger, freed_anon_frames);
+
 impl Ledger {
+    /// A figure that an older trace does not have.
+    pub const NOT_TOLD: u64 = u64::MAX;
+
     /// Returns the pages that are there by these books, by [`Counter`].
     pub fn present_pages(&self) -> [i64; COUNTERS] {
         let mut present = [0; COUNTERS];

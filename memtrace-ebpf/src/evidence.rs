@@ -20,6 +20,9 @@ pub(crate) trait Evidence {
     /// Follows an address space that fork or exec built.
     fn adopt(mm: u64);
 
+    /// Notes that a fork made `child` of `parent`, which may be the same.
+    fn born(parent: u64, child: u64);
+
     /// Tells whether an address space is followed.
     fn follows(mm: u64) -> bool;
 
@@ -51,6 +54,13 @@ impl Evidence for Counted {
     }
 
     #[inline(always)]
+    fn born(parent: u64, child: u64) {
+        if parent != child {
+            books::born(parent, child);
+        }
+    }
+
+    #[inline(always)]
     fn follows(mm: u64) -> bool {
         books::followed(mm).is_some()
     }
@@ -79,6 +89,9 @@ impl Evidence for Args {
     fn adopt(mm: u64) {
         Self::follow(mm);
     }
+
+    #[inline(always)]
+    fn born(_parent: u64, _child: u64) {}
 
     #[inline(always)]
     fn follows(mm: u64) -> bool {

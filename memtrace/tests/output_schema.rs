@@ -6,9 +6,9 @@ use memtrace::{
     model::{
         change::path_name,
         report::{
-            AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped,
-            Memory, PathReport, ProbeReport, ProcessReport, Reclaimed, RegionReport, Report,
-            ResidentByKind, SCHEMA, Window,
+            AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason,
+            LateDelay, Mapped, Memory, PathReport, ProbeReport, ProcessReport, Reclaimed,
+            RegionReport, Report, ResidentByKind, SCHEMA, Window,
         },
     },
     sink::json,
@@ -105,7 +105,7 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 28 + 4 * Path::ALL.len());
+    assert_eq!(nullable, 28 + 5 * Path::ALL.len());
 }
 
 #[test]
@@ -231,6 +231,12 @@ fn known() -> Report {
         freed: Some(4096),
         late: Some(4096),
         kept_elsewhere: Some(4096),
+        kept_by_reason: Some(KeptByReason {
+            page_cache: 1024,
+            shmem: 1024,
+            shared: 1024,
+            unknown: 1024,
+        }),
     };
     Report {
         schema: SCHEMA,

@@ -1,7 +1,8 @@
 //! One struct per record kind. Sizes are in bytes unless the name says pages or frames, addresses
 //! are virtual, times are nanoseconds.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use crate::ledger::{Ledger, OLDEST_LEDGER, PATHS};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 mod records;
 
@@ -86,9 +87,16 @@ pub struct Header {
 }
 
 /// A record that can be written to the ring buffer.
-pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout {
+pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
     /// The kind that the header of this record carries.
     const KIND: Kind;
+    /// Bytes of the shortest such record that was ever written.
+    const OLDEST_LEN: usize = size_of::<Self>();
+
+    /// Returns a record whose end is what a shorter one leaves untold.
+    fn untold() -> Self {
+        Self::new_zeroed()
+    }
 }
 
 macro_rules! records {
@@ -148,7 +156,19 @@ macro_rules! kinds {
         })+
     };
 }
-kinds!(Call, Fork, Exec, Exit, MmEnd, Fault, FileName, TaskSeed, TeardownRun);
+kinds!(Call, Fork, Exec, Exit, Fault, FileName, TaskSeed, TeardownRun);
+
+impl Record for MmEnd {
+    const KIND: Kind = Kind::MmEnd;
+    const OLDEST_LEN: usize = size_of::<Header>() + OLDEST_LEDGER;
+
+    fn untold() -> Self {
+        let mut end = Self::new_zeroed();
+        end.ledger.freed_anon_frames = [Ledger::NOT_TOLD; PATHS];
+        end.ledger.shared_pages = [Ledger::NOT_TOLD; PATHS];
+        end
+    }
+}
 
 impl Record for Region {
     /// Or [`Kind::UnmapRegion`], or [`Kind::RegionOffset`].
@@ -164,6 +184,8 @@ const _: () = {
     assert!(size_of::<Fork>() == 64);
     assert!(size_of::<Exec>() == 184);
     assert!(size_of::<Exit>() == 56);
+    assert!(size_of::<MmEnd>() == 808);
+    assert!(MmEnd::OLDEST_LEN == 632);
     assert!(size_of::<Fault>() == 64);
     assert!(size_of::<FileName>() == 112);
     assert!(size_of::<TaskSeed>() == 112);

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use memtrace_common::{Delays, Path};
 
 use super::{
-    add, in_exec, known_task,
+    add, in_exec, known_task, ledger,
     operation::{KERNEL_THREAD, Operation, TEARDOWN, Task},
     path_counters,
 };
@@ -130,6 +130,7 @@ pub(crate) fn book_freed(freed: &Freed) {
             task.unbooked += frames;
             if anon {
                 task.freed_anon += frames;
+                task.unbooked_anon += frames;
                 if task.nr == TEARDOWN {
                     note_run(task, index, frames);
                 }
@@ -159,8 +160,10 @@ pub(crate) fn book_freed(freed: &Freed) {
 #[inline(always)]
 fn book_elsewhere(freed: &Freed) {
     if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
-        if let Some(counters) = path_counters(freed.owner(), Path::Pressure as u64) {
+        let (owner, path) = (freed.owner(), Path::Pressure as u64);
+        if let Some(counters) = path_counters(owner, path) {
             add(&counters.freed_frames, freed.frames);
+            add_anon(owner, path, freed.frames);
         }
     } else if !detaches_itself() {
         book_late(freed.index, freed.frames);
@@ -177,8 +180,9 @@ pub(super) fn book_task(task: &mut Task) {
         && let Some(counters) = path_counters(task.mm, u64::from(task.path))
     {
         add(&counters.freed_frames, task.unbooked);
+        add_anon(task.mm, u64::from(task.path), task.unbooked_anon);
     }
-    task.unbooked = 0;
+    (task.unbooked, task.unbooked_anon) = (0, 0);
 }
 
 /// Tells whether the current task is giving up pages of its own. What it frees then is not late,
@@ -201,6 +205,7 @@ fn book_late(index: u64, frames: u64) -> bool {
     }
     pending.outstanding -= frames as i64;
     add_late(pending.mm, pending.path, frames, pending.time_ns);
+    add_anon(pending.mm, pending.path, frames);
     true
 }
 
@@ -225,6 +230,16 @@ fn add_late(mm: u64, path: u64, frames: u64, since_ns: u64) {
         add(total, frames);
     }
     delays.max_ns = delays.max_ns.max(delay_ns);
+}
+
+/// Adds to the anonymous frames among those freed by a path.
+#[inline(always)]
+fn add_anon(mm: u64, path: u64, frames: u64) {
+    if let Some(ledger) = ledger(mm)
+        && let Some(total) = ledger.freed_anon_frames.get(path as usize)
+    {
+        add(total, frames);
+    }
 }
 
 /// Forgets the delays of an address space whose place another takes.

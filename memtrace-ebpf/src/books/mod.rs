@@ -2,8 +2,9 @@
 //!
 //! An address space is followed by its mm, never by the current process: reclaim, `process_mrelease`
 //! and the last `mmput` run anywhere. Reading order: this file (who is followed), `operation` (what a
-//! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back).
+//! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back), `family` (who may still have it).
 
+mod family;
 mod frames;
 mod operation;
 mod pages;
@@ -15,6 +16,7 @@ use aya_ebpf::{
 use memtrace_common::{COUNTERS, Ledger, PathCounters};
 
 pub(crate) use self::{
+    family::{born, died},
     frames::{Freed, book_freed},
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
@@ -51,6 +53,8 @@ pub(crate) struct Mm {
     /// Where each CPU keeps its share of the counters.
     slot: u32,
     reserved: u32,
+    /// Whom it shares memory with, see [`family`]; 0 for nobody.
+    family: u64,
     /// The VMA that was stored last.
     pub(crate) stored: Stored,
 }
@@ -179,7 +183,10 @@ const GRAVE_COUNT: u32 = 1024;
 #[inline(always)]
 pub(crate) fn bury(mm: u64, books: *mut Mm) {
     // SAFETY: a live map value whose address space nobody has any more.
-    unsafe { (*books).state = Mm::DEAD };
+    unsafe {
+        (*books).state = Mm::DEAD;
+        family::leave((*books).family);
+    }
     let Some(next) = NEXT_GRAVE.get_ptr_mut(0) else { return };
     // SAFETY: a live map value that is only accessed atomically.
     let grave = unsafe { atomic::add(next, 1) } as u32 % GRAVE_COUNT;
@@ -211,9 +218,15 @@ pub(crate) fn open_section(books: *mut Mm) -> u64 {
 /// check, not a table of paths: the verifier must see the limit.)
 #[inline(always)]
 fn path_counters(mm: u64, path: u64) -> Option<&'static PathCounters> {
+    ledger(mm)?.paths.get(path as usize)
+}
+
+/// Returns the ledger of an address space that is followed or was torn down.
+#[inline(always)]
+fn ledger(mm: u64) -> Option<&'static Ledger> {
     let books = MMS.get_ptr(mm)?;
-    // SAFETY: a live map value.
-    unsafe { (*books).ledger.paths.get(path as usize) }
+    // SAFETY: a live map value that is only written atomically.
+    Some(unsafe { &(*books).ledger })
 }
 
 /// Adds to a counter of the books.

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use memtrace_common::Path;
 
-use super::frames;
+use super::{family, frames};
 use crate::kernel::{self, PAGE_SHIFT, Typed};
 
 /// What each thread of a followed process is doing, by tid.
@@ -31,8 +31,9 @@ pub(crate) struct Task {
     /// Frames freed so far, and those of them that were anonymous.
     pub(crate) freed: u64,
     pub(super) freed_anon: u64,
-    /// Frames freed that the books do not have yet.
+    /// Frames freed that the books do not have yet, and those of them that were anonymous.
     pub(super) unbooked: u64,
+    pub(super) unbooked_anon: u64,
     /// The frames freed last while tearing down: first index, index after the last, and how many.
     pub(super) run_first: u64,
     pub(super) run_end: u64,
@@ -196,6 +197,7 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     frames::book_task(task);
     if task.zapped > task.freed {
         task.ended_ns = kernel::now_ns();
+        family::book_shared(task);
     }
     let has_range = task.low != 0 || task.high != u64::MAX;
     if has_range && task.zapped_anon > task.freed_anon {
@@ -214,6 +216,7 @@ pub(crate) fn end_teardown(mm: u64) {
     {
         frames::flush_run(task);
         frames::book_task(task);
+        family::book_shared(task);
         task.ended_ns = kernel::now_ns();
         task.state = Task::ENDED;
     }

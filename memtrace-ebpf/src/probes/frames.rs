@@ -63,7 +63,10 @@ fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
 fn mm_end_tracepoint(ctx: BtfTracePointContext) -> i32 {
     let space = Typed::new(ctx.arg::<*const u8>(0));
     let mm = space.address();
-    let Some(books) = books::followed(mm) else { return 0 };
+    let Some(books) = books::followed(mm) else {
+        books::died(mm);
+        return 0;
+    };
     books::end_teardown(mm);
     // SAFETY: a live map value, only written atomically.
     books::settle(space, unsafe { &*books });

@@ -48,10 +48,12 @@ fn forked<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
         let _ = TRACED.insert(child_tgid, 0, 0);
         E::adopt(mm);
     }
+    let parent_mm = E::current_mm();
+    E::born(parent_mm, mm);
     debug!(ctx, "fork: {} -> {}", parent, child_tgid);
     E::emit(Fork {
         header: emit::header::<Fork>(Kind::Fork, mm),
-        parent_mm: E::current_mm(),
+        parent_mm,
         clone_flags: ctx.arg(1),
         child_tgid,
         followed,

@@ -10,9 +10,9 @@ use super::{
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
-        Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped, Memory, PathReport,
-        ProbeReport, ProcessReport, Reclaimed, RegionReport, Report, ResidentByKind, SCHEMA,
-        Window,
+        Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason, LateDelay, Mapped,
+        Memory, PathReport, ProbeReport, ProcessReport, Reclaimed, RegionReport, Report,
+        ResidentByKind, SCHEMA, Window,
     },
     space::{AddressSpace, RegionKind, Requests},
 };
@@ -187,41 +187,93 @@ fn mapped(spaces: &[&AddressSpace]) -> Mapped {
 }
 
 /// What left by one path.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 struct Left {
     requests: Requests,
-    zapped_pages: u64,
-    freed_frames: u64,
-    late_frames: u64,
+    counters: PathCounters,
+    freed_anon_frames: u64,
+    shared_pages: u64,
+}
+
+impl Left {
+    /// Sums what left these address spaces by a path.
+    fn sum(spaces: &[&AddressSpace], path: Path) -> Self {
+        let at = path.index();
+        let mut sum = Self::default();
+        let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
+        for AddressSpace { given_up, ledger, .. } in spaces {
+            let PathCounters { zapped_pages, freed_frames, late_frames } = ledger.paths[at];
+            add(&mut sum.requests.calls, given_up[at].calls);
+            add(&mut sum.requests.bytes, given_up[at].bytes);
+            for (total, pages) in sum.counters.zapped_pages.iter_mut().zip(zapped_pages) {
+                add(total, pages);
+            }
+            add(&mut sum.counters.freed_frames, freed_frames);
+            add(&mut sum.counters.late_frames, late_frames);
+            add(&mut sum.freed_anon_frames, ledger.freed_anon_frames[at]);
+            add(&mut sum.shared_pages, ledger.shared_pages[at]);
+        }
+        // Entries of swap are no frames.
+        sum.counters.zapped_pages[Counter::Swap as usize] = 0;
+        sum
+    }
+
+    /// Returns the frames that came back, in the operation or late.
+    const fn freed_frames(&self) -> u64 {
+        self.counters.freed_frames.saturating_add(self.counters.late_frames)
+    }
+
+    /// Returns the pages whose frames did not come back.
+    const fn kept_pages(&self) -> u64 {
+        self.counters.resident_pages().saturating_sub(self.freed_frames())
+    }
+
+    /// Returns why frames stayed; an older trace does not tell. What was freed and is not anonymous
+    /// went out of tmpfs, as a rule: the page cache keeps its own.
+    fn kept_by_reason(&self) -> Option<KeptByReason> {
+        if self.freed_anon_frames == Ledger::NOT_TOLD {
+            return None;
+        }
+        let zapped = |counter: Counter| self.counters.zapped_pages[counter as usize];
+        let kept = self.kept_pages();
+        let freed_other = self.freed_frames().saturating_sub(self.freed_anon_frames);
+        let shmem = zapped(Counter::Shmem).saturating_sub(freed_other).min(kept);
+        let left_over = freed_other.saturating_sub(zapped(Counter::Shmem));
+        let page_cache = zapped(Counter::File).saturating_sub(left_over).min(kept - shmem);
+        let anon = kept - shmem - page_cache;
+        // What came late after all was not shared.
+        let shared = self.shared_pages.min(anon);
+        let [page_cache, shmem, shared, unknown] =
+            [page_cache, shmem, shared, anon - shared].map(bytes);
+        Some(KeptByReason { page_cache, shmem, shared, unknown })
+    }
 }
 
 fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
-    let mut reclaimed = Reclaimed::default();
+    let mut by_path = BTreeMap::new();
     let mut frames: u64 = 0;
     for path in Path::ALL {
-        let left = left(spaces, path);
-        if left == Left::default() {
+        let left = Left::sum(spaces, path);
+        if (left.requests, left.counters) == Default::default() {
             continue;
         }
-        let Left { requests, zapped_pages, freed_frames, late_frames } = left;
-        let kept = zapped_pages.saturating_sub(freed_frames);
+        frames = frames.saturating_add(left.freed_frames());
         let counted = |frames| evidence.knows(Evidence::Frames, bytes(frames));
-        frames = frames.saturating_add(freed_frames);
-        reclaimed.by_path.insert(
+        by_path.insert(
             path_name(path),
             PathReport {
-                calls: requests.calls,
-                requested: requests.bytes,
-                zapped: evidence.knows(Evidence::Rss, bytes(zapped_pages)),
-                freed: counted(freed_frames),
-                late: counted(late_frames),
-                kept_elsewhere: counted(kept),
+                calls: left.requests.calls,
+                requested: left.requests.bytes,
+                zapped: evidence.knows(Evidence::Rss, bytes(left.counters.resident_pages())),
+                freed: counted(left.freed_frames()),
+                late: counted(left.counters.late_frames),
+                kept_elsewhere: counted(left.kept_pages()),
+                kept_by_reason: evidence.knows(Evidence::Frames, left.kept_by_reason()).flatten(),
             },
         );
     }
-    reclaimed.late_delay = late_delay(spaces);
-    reclaimed.total = evidence.knows(Evidence::Frames, bytes(frames));
-    reclaimed
+    let total = evidence.knows(Evidence::Frames, bytes(frames));
+    Reclaimed { total, late_delay: late_delay(spaces), by_path }
 }
 
 fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {
@@ -231,21 +283,6 @@ fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {
     }
     let (p50_ns, p99_ns) = sum.within(50).zip(sum.within(99))?;
     Some(LateDelay { p50_ns, p99_ns, max_ns: sum.max_ns })
-}
-
-fn left(spaces: &[&AddressSpace], path: Path) -> Left {
-    let mut sum = Left::default();
-    for space in spaces {
-        let Requests { calls, bytes } = space.given_up[path.index()];
-        let counters = space.ledger.paths[path.index()];
-        sum.requests.calls += calls;
-        sum.requests.bytes = sum.requests.bytes.saturating_add(bytes);
-        sum.zapped_pages = sum.zapped_pages.saturating_add(counters.resident_pages());
-        sum.late_frames = sum.late_frames.saturating_add(counters.late_frames);
-        let freed = counters.freed_frames.saturating_add(counters.late_frames);
-        sum.freed_frames = sum.freed_frames.saturating_add(freed);
-    }
-    sum
 }
 
 fn faults(process: &Process) -> Faults {

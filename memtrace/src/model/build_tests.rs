@@ -218,6 +218,33 @@ fn what_a_path_did_not_free_is_kept_elsewhere() {
 }
 
 #[test]
+fn frames_that_stayed_have_a_reason() {
+    let kept = |zapped_pages: [u64; 4], freed, freed_anon, late, shared| {
+        let counters = PathCounters { zapped_pages, freed_frames: freed, late_frames: late };
+        let left = Left {
+            counters,
+            freed_anon_frames: freed_anon,
+            shared_pages: shared,
+            ..Left::default()
+        };
+        let KeptByReason { page_cache, shmem, shared, unknown } =
+            left.kept_by_reason().expect("told");
+        let all = page_cache + shmem + shared + unknown;
+        assert_eq!(all, left.kept_pages() * PAGE, "every frame that stayed has one reason");
+        [page_cache, shmem, shared, unknown].map(|bytes| bytes / PAGE)
+    };
+    // File, anonymous, swap, tmpfs.
+    assert_eq!(kept([5, 10, 9, 0], 8, 8, 0, 0), [5, 0, 0, 2]);
+    assert_eq!(kept([5, 10, 9, 7], 10, 8, 0, 0), [5, 5, 0, 2], "two of tmpfs went as well");
+    assert_eq!(kept([5, 10, 0, 7], 0, 0, 0, 8), [5, 7, 8, 2]);
+    assert_eq!(kept([0, 10, 0, 0], 2, 6, 4, 8), [0, 0, 4, 0], "what came late was not shared");
+    assert_eq!(kept([5, 0, 0, 0], 5, 0, 0, 0), [0, 0, 0, 0], "a file that was truncated");
+    assert_eq!(kept([0, 3, 0, 0], 9, 9, 0, 0), [0, 0, 0, 0], "more than nothing cannot stay");
+    let older = Left { freed_anon_frames: Ledger::NOT_TOLD, ..Left::default() };
+    assert_eq!(older.kept_by_reason(), None);
+}
+
+#[test]
 fn a_path_that_detached_nothing_is_there_when_it_was_called() {
     let args = [0, 4 * PAGE, 8, 0, 0, 0];
     let syscall = Syscall::Madvise as u16;
@@ -225,7 +252,9 @@ fn a_path_that_detached_nothing_is_there_when_it_was_called() {
     let by_path = only(&model(&[anon(0..10)], &[Event::Call(call)])).reclaimed.by_path;
     let [zapped, freed, late, kept_elsewhere] = [Some(0); 4];
     let (calls, requested) = (1, 4 * PAGE);
-    let expected = PathReport { calls, requested, zapped, freed, late, kept_elsewhere };
+    let kept_by_reason = Some(KeptByReason::default());
+    let expected =
+        PathReport { calls, requested, zapped, freed, late, kept_elsewhere, kept_by_reason };
     assert_eq!(by_path, BTreeMap::from([("free", expected)]));
 }
 
@@ -420,7 +449,7 @@ mod pages {
 
     impl From<&PathReport> for Figures {
         fn from(report: &PathReport) -> Self {
-            let &PathReport { calls, requested, zapped, freed, late, kept_elsewhere } = report;
+            let &PathReport { calls, requested, zapped, freed, late, kept_elsewhere, .. } = report;
             let [zapped, freed, late, kept_elsewhere] =
                 [zapped, freed, late, kept_elsewhere].map(|bytes| bytes.expect("counted"));
             assert_eq!((late, kept_elsewhere), (0, zapped - freed));

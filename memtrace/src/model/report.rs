@@ -222,6 +222,32 @@ pub struct PathReport {
     pub late: Option<u64>,
     /// `zapped - freed`: the frames live on elsewhere.
     pub kept_elsewhere: Option<u64>,
+    /// Why, in bytes that add up to `kept_elsewhere`.
+    pub kept_by_reason: Option<KeptByReason>,
+}
+
+/// Why detached frames were not freed, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KeptByReason {
+    /// They belong to files: the page cache keeps them.
+    pub page_cache: u64,
+    /// They belong to tmpfs: the memory object lives on (another mapping, a descriptor, a segment).
+    pub shmem: u64,
+    /// Anonymous, and an address space that a fork shares them with was alive.
+    pub shared: u64,
+    /// Nobody knows: still in a per-CPU batch, pinned, part of a huge page, or shared since before
+    /// tracing began.
+    pub unknown: u64,
+}
+
+impl KeptByReason {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.page_cache = self.page_cache.saturating_add(other.page_cache);
+        self.shmem = self.shmem.saturating_add(other.shmem);
+        self.shared = self.shared.saturating_add(other.shared);
+        self.unknown = self.unknown.saturating_add(other.unknown);
+    }
 }
 
 /// Page faults.

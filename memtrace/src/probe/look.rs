@@ -35,6 +35,7 @@ struct Mm {
     number: u64,
     slot: u32,
     reserved: u32,
+    family: u64,
     stored: [u64; 7],
 }
 

@@ -67,8 +67,39 @@ pub(crate) fn trials() -> Vec<Trial> {
     CASES
         .iter()
         .map(|case| trial(&format!("paths::{}_by_{}", case.name, case.path), || case.check()))
-        .chain([trial("paths::late_frames_have_a_delay", late)])
+        .chain([
+            trial("paths::late_frames_have_a_delay", late),
+            trial("paths::frames_that_stay_have_a_reason", reasons),
+        ])
         .collect()
+}
+
+/// Workload, options, path and reason of `N` pages that stay.
+const STAYING: &[(&str, &[&str], &str, &str)] = &[
+    ("file_private", &[], "munmap", "page_cache"),
+    ("file_shared", &[], "munmap", "page_cache"),
+    ("shared_anon_dont_need", &[], "dont_need", "shmem"),
+    ("fork_shared", &[], "munmap", "shared"),
+    ("fork_shared", &["--follow"], "munmap", "shared"),
+];
+
+fn reasons() -> Result<(), Failed> {
+    for &(workload, options, path, reason) in STAYING {
+        let report = run(options, &[workload])?;
+        let left = &report.process()["reclaimed"]["by_path"][path];
+        let (all, by_reason) = (&left["kept_elsewhere"], &left["kept_by_reason"]);
+        if !report.counts() {
+            let known = !all.is_null() || !by_reason.is_null();
+            return if known { Err("nobody counted that".into()) } else { Ok(()) };
+        }
+        let pages = |key: &str| by_reason[key].as_u64().unwrap_or(0) / PAGE;
+        let sum: u64 = ["page_cache", "shmem", "shared", "unknown"].into_iter().map(pages).sum();
+        let told = pages(reason).abs_diff(N) <= N / 100 && pages("unknown") <= N / 100;
+        if !told || all.as_u64() != Some(sum * PAGE) {
+            return Err(format!("{workload} {options:?}: {reason}: {left}").into());
+        }
+    }
+    Ok(())
 }
 
 /// The last reference to shared memory goes in task work, after the call that gave it up.

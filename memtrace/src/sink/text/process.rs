@@ -14,7 +14,8 @@ use crate::{
     model::{
         change::path_name,
         report::{
-            Balance, Evidence, Faults, LateDelay, Memory, PathReport, ProcessReport, RegionReport,
+            Balance, Evidence, Faults, KeptByReason, LateDelay, Memory, PathReport, ProcessReport,
+            RegionReport,
         },
     },
     sink::{UNKNOWN, exit_code, known, printable, signed_size, size},
@@ -176,11 +177,11 @@ fn notes(process: &ProcessReport) -> Vec<String> {
     let mut notes = vec![];
     let kept = total(process.reclaimed.by_path.values().filter_map(|path| path.kept_elsewhere));
     if kept > 0 {
-        notes.push(format!(
-            "kept elsewhere: {} left this process without being freed: in the page cache, shared with \
-             another process, pinned, part of a huge page, or still in a per-CPU batch",
-            size(kept)
-        ));
+        let reasons = reasons(process);
+        let why =
+            if reasons.is_empty() { "why is not known".to_owned() } else { reasons.join(", ") };
+        let kept = size(kept);
+        notes.push(format!("kept elsewhere: {kept} left this process without being freed: {why}"));
     }
     let Balance { r#in, unexplained, .. } = process.balance;
     if let (Some(came), Some(rest)) = (r#in, unexplained) {
@@ -195,6 +196,24 @@ fn notes(process: &ProcessReport) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Returns why frames stayed, the most of them first.
+fn reasons(process: &ProcessReport) -> Vec<String> {
+    let mut sum = KeptByReason::default();
+    for kept in process.reclaimed.by_path.values().filter_map(|path| path.kept_by_reason) {
+        sum.add(kept);
+    }
+    let KeptByReason { page_cache, shmem, shared, unknown } = sum;
+    let mut reasons = [
+        (page_cache, "in the page cache"),
+        (shmem, "in tmpfs objects that live on"),
+        (shared, "shared with another process since a fork"),
+        (unknown, "not told apart (a per-CPU batch, pinned, half of a huge page)"),
+    ];
+    reasons.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+    let known = reasons.into_iter().filter(|(bytes, _)| *bytes > 0);
+    known.map(|(bytes, reason)| format!("{} {reason}", size(bytes))).collect()
 }
 
 fn memory(out: &mut String, process: &ProcessReport, style: Style) {

@@ -5,8 +5,8 @@ mod whole;
 
 use super::*;
 use crate::model::report::{
-    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, LateDelay, Mapped, Memory,
-    PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
+    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason, LateDelay,
+    Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };
@@ -60,7 +60,9 @@ fn blank(state: &'static str) -> ProcessReport {
 fn left_by(calls: u64, requested: u64, zapped: u64, freed: u64, late: u64) -> PathReport {
     let [zapped, freed, late, kept_elsewhere] =
         [zapped, freed, late, zapped.saturating_sub(freed)].map(Some);
-    PathReport { calls, requested, zapped, freed, late, kept_elsewhere }
+    let kept_by_reason =
+        kept_elsewhere.map(|page_cache| KeptByReason { page_cache, ..KeptByReason::default() });
+    PathReport { calls, requested, zapped, freed, late, kept_elsewhere, kept_by_reason }
 }
 
 fn region(start: u64, mapped: u64, kind: &'static str, name: Option<&str>) -> RegionReport {

@@ -8,8 +8,7 @@ fn an_exited_process_begins_with_what_it_gave_back_and_what_was_left() {
     python3 (pid 4242) exited with 0: at exit 212.0 MiB had been given back: 180.0 MiB by munmap,
         30.0 MiB by heap trim (brk), 1.0 MiB by MADV_DONTNEED, 1.0 MiB by other paths; 4.1 MiB were
         left, of which 3.0 MiB went back at exit
-      kept elsewhere: 2.1 MiB left this process without being freed: in the page cache, shared with
-        another process, pinned, part of a huge page, or still in a per-CPU batch
+      kept elsewhere: 2.1 MiB left this process without being freed: 2.1 MiB in the page cache
       /usr/bin/python3.13
 
       memory at exit
@@ -55,9 +54,8 @@ fn a_narrow_terminal_gets_the_answer_in_three_lines_and_no_line_too_long() {
         180.0 MiB by munmap, 30.0 MiB by heap trim (brk), 1.0 MiB by MADV_DONTNEED,
         1.0 MiB by other paths; 4.1 MiB were left, of which 3.0 MiB went back at
         exit
-      kept elsewhere: 2.1 MiB left this process without being freed: in the page
-        cache, shared with another process, pinned, part of a huge page, or still in
-        a per-CPU batch
+      kept elsewhere: 2.1 MiB left this process without being freed: 2.1 MiB in the
+        page cache
       /usr/bin/python3.13
 
       memory at exit
@@ -268,6 +266,7 @@ fn at(evidence: Evidence) -> String {
     for path in figures {
         path.zapped = path.zapped.filter(|_| evidence >= Evidence::Rss);
         [path.freed, path.late, path.kept_elsewhere] = [None; 3];
+        path.kept_by_reason = None;
     }
     (process.reclaimed.total, process.reclaimed.late_delay) = (None, None);
     process.regions.clear();
