@@ -84,7 +84,11 @@ fn each_path_was_asked_for_what_the_program_asked() {
     ];
     for (path, calls, pages) in expected {
         let figures = &by_path[path];
-        assert_eq!((figures.calls, figures.requested / PAGE), (calls, pages), "{path}");
+        assert_eq!(
+            (figures.calls, figures.requested.expect("known") / PAGE),
+            (calls, pages),
+            "{path}"
+        );
     }
     let zapped = |path: &str| by_path[path].zapped.expect("counted") / PAGE;
     // The heap's page 3 was touched up to its first page boundary: nine pages, six cut off.

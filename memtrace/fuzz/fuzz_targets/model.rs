@@ -12,7 +12,7 @@ use memtrace::{
     model::{
         Model,
         build::{Surroundings, report},
-        report::Host,
+        report::{Evidence, Host},
     },
     sink::{
         events, json,
@@ -25,7 +25,7 @@ use zerocopy::IntoBytes as _;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&choice, bytes)) = bytes.split_first() else { return };
-    let mut model = Model::default();
+    let mut model = Model::new(Evidence::ALL[usize::from(choice >> 2) % Evidence::ALL.len()]);
     if choice & 1 == 0 {
         for event in records(bytes).map_while(Result::ok) {
             apply(&mut model, &event);

@@ -3,9 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use memtrace::source::{
-    replay::records,
-    trace_file::{TraceHeader, TraceReader, TraceWriter},
+use memtrace::{
+    model::report::Evidence,
+    source::{
+        replay::records,
+        trace_file::{TraceHeader, TraceReader, TraceWriter},
+    },
 };
 use memtrace_common::Header;
 
@@ -16,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         kernel: "6.18.0".to_owned(),
         page_size: 4096,
         start_ns: 1,
+        evidence: Evidence::Frames,
     };
     let mut file = Vec::new();
     TraceWriter::create(&mut file, &header).expect("memory takes it");

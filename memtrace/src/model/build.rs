@@ -176,14 +176,17 @@ fn memory(evidence: Evidence, space: &AddressSpace, read: Option<&Residency>) ->
 }
 
 fn mapped(spaces: &[&AddressSpace]) -> Mapped {
-    let mut sum = Mapped::default();
+    let mut requests = Requests::default();
     for space in spaces {
-        let Requests { calls, bytes } = space.asked_for;
-        sum.calls += calls;
-        sum.requested = sum.requested.saturating_add(bytes);
-        sum.peak = sum.peak.max(space.peak_bytes);
+        requests.add_all(&space.asked_for);
     }
-    sum
+    let peak = spaces.iter().map(|space| space.peak_bytes).max();
+    Mapped {
+        calls: requests.calls,
+        requested: requests.known_bytes(),
+        // Nothing runs without a region: none was ever known.
+        peak: peak.filter(|&peak| peak > 0),
+    }
 }
 
 /// What left by one path.
@@ -203,8 +206,7 @@ impl Left {
         let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
         for AddressSpace { given_up, ledger, .. } in spaces {
             let PathCounters { zapped_pages, freed_frames, late_frames } = ledger.paths[at];
-            add(&mut sum.requests.calls, given_up[at].calls);
-            add(&mut sum.requests.bytes, given_up[at].bytes);
+            sum.requests.add_all(&given_up[at]);
             for (total, pages) in sum.counters.zapped_pages.iter_mut().zip(zapped_pages) {
                 add(total, pages);
             }
@@ -263,7 +265,7 @@ fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
             path_name(path),
             PathReport {
                 calls: left.requests.calls,
-                requested: left.requests.bytes,
+                requested: left.requests.known_bytes(),
                 zapped: evidence.knows(Evidence::Rss, bytes(left.counters.resident_pages())),
                 freed: counted(left.freed_frames()),
                 late: counted(left.counters.late_frames),

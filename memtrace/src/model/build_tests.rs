@@ -251,7 +251,7 @@ fn a_path_that_detached_nothing_is_there_when_it_was_called() {
     let call = Call { header: header(), args, syscall, path: Path::NONE, ..Call::default() };
     let by_path = only(&model(&[anon(0..10)], &[Event::Call(call)])).reclaimed.by_path;
     let [zapped, freed, late, kept_elsewhere] = [Some(0); 4];
-    let (calls, requested) = (1, 4 * PAGE);
+    let (calls, requested) = (1, Some(4 * PAGE));
     let kept_by_reason = Some(KeptByReason::default());
     let expected =
         PathReport { calls, requested, zapped, freed, late, kept_elsewhere, kept_by_reason };
@@ -450,6 +450,8 @@ mod pages {
     impl From<&PathReport> for Figures {
         fn from(report: &PathReport) -> Self {
             let &PathReport { calls, requested, zapped, freed, late, kept_elsewhere, .. } = report;
+            // Without any operation no region was ever seen.
+            let requested = requested.unwrap_or(0);
             let [zapped, freed, late, kept_elsewhere] =
                 [zapped, freed, late, kept_elsewhere].map(|bytes| bytes.expect("counted"));
             assert_eq!((late, kept_elsewhere), (0, zapped - freed));

@@ -132,7 +132,7 @@ fn exec_begins_a_new_address_space_and_keeps_the_books_of_the_old_one() {
     assert_eq!(regions(&model, 0), [(5, 9)]);
     let [process] = processes(&model).try_into().expect("one");
     let exec = &process.reclaimed.by_path["exec"];
-    assert_eq!((exec.calls, exec.requested, exec.zapped), (1, 4 * PAGE, Some(3 * PAGE)));
+    assert_eq!((exec.calls, exec.requested, exec.zapped), (1, Some(4 * PAGE), Some(3 * PAGE)));
     assert_eq!(process.comm, "cat");
 }
 
@@ -538,4 +538,24 @@ fn where_nothing_is_counted_exec_is_told_from_exit_and_figures_are_unknown() {
     assert_eq!((process.reclaimed.total, process.balance.r#in), (None, None));
     assert_eq!((process.memory.mapped, process.memory.resident), (Some(4 * PAGE), None));
     assert_eq!(model.reclaimed_bytes(), None);
+}
+
+#[test]
+fn a_size_that_nobody_knows_is_not_0() {
+    let mut model = Model::new(Evidence::Args);
+    model.apply(&exec(1, MM, "sh"));
+    let attach = Call { header: header(1, MM), ret: 0x1000, ..Call::default() };
+    let attach = Call { syscall: Syscall::Shmat as u16, path: Path::NONE, ..attach };
+    model.apply(&Event::Call(attach));
+    let args = [0x1000, 0, 0, 0, 0, 0];
+    let detach = Call { syscall: Syscall::Shmdt as u16, args, ret: 0, ..attach };
+    model.apply(&Event::Call(detach));
+    model.apply(&mm_end(MM, Path::Exit, 0));
+    let [process] = processes(&model).try_into().expect("one");
+    assert_eq!((process.mapped.calls, process.mapped.requested), (1, None));
+    assert_eq!(process.mapped.peak, None);
+    let by_path = &process.reclaimed.by_path;
+    for path in ["munmap", "exit"] {
+        assert_eq!((by_path[path].calls, by_path[path].requested), (1, None), "{path}");
+    }
 }

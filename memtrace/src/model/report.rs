@@ -178,10 +178,10 @@ pub struct FreedNotReclaimed {
 pub struct Mapped {
     /// Calls of mmap, growing brk and mremap, and shmat that succeeded.
     pub calls: u64,
-    /// Bytes that they added.
-    pub requested: u64,
-    /// The largest size of all regions together.
-    pub peak: u64,
+    /// Bytes that they added; `None` when the size of one is not known.
+    pub requested: Option<u64>,
+    /// The largest size of all regions together, as far as it was seen.
+    pub peak: Option<u64>,
 }
 
 /// What left a process.
@@ -211,8 +211,8 @@ pub struct LateDelay {
 pub struct PathReport {
     /// Operations.
     pub calls: u64,
-    /// Bytes of their ranges.
-    pub requested: u64,
+    /// Bytes of their ranges; `None` when the size of one is not known.
+    pub requested: Option<u64>,
     /// Resident bytes detached from this process; `None` below [`Evidence::Rss`].
     pub zapped: Option<u64>,
     /// Bytes that the page allocator got back, `late` ones included; like those that follow `None`

@@ -90,16 +90,24 @@ impl AddressSpace {
                 if failed {
                     return 0..0;
                 }
-                let end = self.regions.find(start).map_or(start, |vma| vma.range.end);
-                self.asked_for.add(end - start);
-                start..end
+                let Some(vma) = self.regions.find(start) else {
+                    self.asked_for.add_unsized();
+                    return start..start;
+                };
+                self.asked_for.add(vma.range.end - start);
+                start..vma.range.end
             }
             Syscall::Shmdt => {
                 if failed {
                     return first..first;
                 }
                 let detached = self.shmdt(first, seq);
-                self.given_up[Path::Munmap.index()].add(detached.end - detached.start);
+                let given_up = &mut self.given_up[Path::Munmap.index()];
+                if detached.is_empty() {
+                    given_up.add_unsized();
+                } else {
+                    given_up.add(detached.end - detached.start);
+                }
                 detached
             }
             Syscall::PunchHole => {

@@ -74,9 +74,28 @@ pub struct Requests {
     pub calls: u64,
     /// Bytes of their ranges.
     pub bytes: u64,
+    /// Calls among them of whose range the size is not known.
+    pub unsized_calls: u64,
 }
 
 impl Requests {
+    /// Returns the bytes of the ranges, if all are known.
+    pub fn known_bytes(&self) -> Option<u64> {
+        (self.unsized_calls == 0).then_some(self.bytes)
+    }
+
+    /// Adds those of another kind, or of another address space.
+    pub const fn add_all(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.unsized_calls += other.unsized_calls;
+    }
+
+    const fn add_unsized(&mut self) {
+        self.calls += 1;
+        self.unsized_calls += 1;
+    }
+
     fn add(&mut self, bytes: u64) {
         self.calls += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -174,16 +193,18 @@ impl AddressSpace {
         } else {
             Path::Exit
         };
-        self.given_up[path.index()].add(self.mapped_at_end);
+        if self.regions_known {
+            self.given_up[path.index()].add(self.mapped_at_end);
+        } else {
+            self.given_up[path.index()].add_unsized();
+        }
     }
 
     /// Another address space took its place at exec. Where pages are counted, its end told so itself.
     pub fn replaced(&mut self) {
         if self.ended {
-            let Requests { calls, bytes } = mem::take(&mut self.given_up[Path::Exit.index()]);
-            let exec = &mut self.given_up[Path::Exec.index()];
-            exec.calls += calls;
-            exec.bytes = exec.bytes.saturating_add(bytes);
+            let exit = mem::take(&mut self.given_up[Path::Exit.index()]);
+            self.given_up[Path::Exec.index()].add_all(&exit);
         }
     }
 

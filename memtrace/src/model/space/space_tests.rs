@@ -32,7 +32,7 @@ pub(super) fn mapped(space: &AddressSpace) -> Vec<(u64, u64)> {
 }
 
 pub(super) fn given_up(space: &AddressSpace, path: Path) -> (u64, u64) {
-    let Requests { calls, bytes } = space.given_up[path.index()];
+    let Requests { calls, bytes, .. } = space.given_up[path.index()];
     assert_eq!(bytes % PAGE, 0);
     (calls, bytes / PAGE)
 }

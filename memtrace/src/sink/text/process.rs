@@ -94,7 +94,7 @@ fn back(process: &ProcessReport, evidence: Evidence, had: &str) -> String {
             (|path| path.zapped, "been detached", " (how much of it was freed was not counted)")
         }
         Evidence::Args => (
-            |path| Some(path.requested),
+            |path| path.requested,
             "been given up",
             " (address space: how much of it was memory was not counted)",
         ),
@@ -270,14 +270,16 @@ fn paths(out: &mut String, process: &ProcessReport, style: Style) {
         known.map(|bytes| total(bytes.into_iter()))
     };
     let mut figures: Vec<(&str, Figure<PathReport>)> = vec![
-        ("requested", |path| Some(path.requested)),
+        ("requested", |path| path.requested),
         ("zapped", |path| path.zapped),
         ("freed", |path| path.freed),
         ("late", |path| path.late),
         ("kept elsewhere", |path| path.kept_elsewhere),
     ];
     // A figure that is not counted gets no column.
-    figures.retain(|(_, figure)| by_path.values().any(|path| figure(path).is_some()));
+    figures.retain(|(title, figure)| {
+        *title == "requested" || by_path.values().any(|path| figure(path).is_some())
+    });
     let row = |label: &str, calls: u64, bytes: &dyn Fn(Figure<PathReport>) -> Option<u64>| {
         let mut row = vec![format!("  {label}"), calls.to_string()];
         row.extend(figures.iter().map(|(_, figure)| known(bytes(*figure))));
@@ -311,10 +313,10 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
     if traced.is_some() {
         line(&format!(
             "asked for  {} in {} {}; at most {} were mapped at once",
-            size(mapped.requested),
+            known(mapped.requested),
             mapped.calls,
             if mapped.calls == 1 { "call" } else { "calls" },
-            size(mapped.peak),
+            known(mapped.peak),
         ));
     }
     if let Some(LateDelay { p50_ns, p99_ns, max_ns }) = process.reclaimed.late_delay {

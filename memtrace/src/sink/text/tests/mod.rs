@@ -48,7 +48,7 @@ fn blank(state: &'static str) -> ProcessReport {
         state,
         exit_code: None,
         memory: Memory::default(),
-        mapped: Mapped::default(),
+        mapped: Mapped { calls: 0, requested: Some(0), peak: Some(0) },
         reclaimed: Reclaimed { total: Some(0), ..Reclaimed::default() },
         faults: Faults::default(),
         balance: Balance::default(),
@@ -58,8 +58,8 @@ fn blank(state: &'static str) -> ProcessReport {
 }
 
 fn left_by(calls: u64, requested: u64, zapped: u64, freed: u64, late: u64) -> PathReport {
-    let [zapped, freed, late, kept_elsewhere] =
-        [zapped, freed, late, zapped.saturating_sub(freed)].map(Some);
+    let [requested, zapped, freed, late, kept_elsewhere] =
+        [requested, zapped, freed, late, zapped.saturating_sub(freed)].map(Some);
     let kept_by_reason =
         kept_elsewhere.map(|page_cache| KeptByReason { page_cache, ..KeptByReason::default() });
     PathReport { calls, requested, zapped, freed, late, kept_elsewhere, kept_by_reason }
@@ -112,7 +112,7 @@ fn python() -> ProcessReport {
             reserved: Some(20 * MIB - 100 * KIB),
             swapped: Some(0),
         },
-        mapped: Mapped { calls: 34, requested: 236 * MIB, peak: 224 * MIB },
+        mapped: Mapped { calls: 34, requested: Some(236 * MIB), peak: Some(224 * MIB) },
         reclaimed: Reclaimed {
             total: Some(215 * MIB),
             late_delay: Some(LateDelay {
