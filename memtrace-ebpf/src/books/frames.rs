@@ -9,8 +9,8 @@ use aya_ebpf::{
 use memtrace_common::{Delays, Path};
 
 use super::{
-    add, in_exec, known_task, ledger,
-    operation::{KERNEL_THREAD, Operation, TEARDOWN, Task},
+    add, followed, in_exec, known_task, ledger,
+    operation::{KERNEL_THREAD, Operation, TEARDOWN, Task, begin},
     path_counters,
 };
 use crate::{
@@ -110,7 +110,10 @@ impl Freed {
 pub(crate) fn book_freed(freed: &Freed) {
     let &Freed { mapping, index, frames } = freed;
     let anon = Freed::is_anon(mapping);
-    let Some(task) = known_task() else {
+    let known = known_task();
+    let is_idle = known.as_ref().is_none_or(|task| task.state != Task::ACTIVE);
+    let remover = if is_idle && !anon { begin_removal() } else { None };
+    let Some(task) = remover.or(known) else {
         if anon {
             book_elsewhere(freed);
         }
@@ -153,6 +156,21 @@ pub(crate) fn book_freed(freed: &Freed) {
             }
         }
     }
+}
+
+/// Begins the current thread's operation if it is one that takes pages out of a file: they may be
+/// mapped nowhere, and nobody notices that they are detached.
+#[inline(always)]
+fn begin_removal() -> Option<&'static mut Task> {
+    let nr = kernel::syscall_nr();
+    if nr != kernel::nr::FALLOCATE && nr != kernel::nr::MADVISE {
+        return None;
+    }
+    let operation =
+        Operation::current().filter(|operation| matches!(operation.path, Path::Remove))?;
+    let mm = Typed::current().load::<u64>(&kernel::TASK_MM);
+    followed(mm)?;
+    begin(mm, operation)
 }
 
 /// Books an anonymous folio that came back outside of the operation that detached it: reclaim took

@@ -45,6 +45,8 @@ const CASES: &[Case] = &[
     case("shared_anon_dont_need", "dont_need", N, N, 0),
     case("remove", "remove", N, N, N),
     case("punch_hole", "remove", N, N, N),
+    case("punch_hole_unmapped", "munmap", N, N, 0),
+    case("punch_hole_unmapped", "remove", N, 0, N),
     case("shmdt", "munmap", N, N, N),
     case("fork_shared", "munmap", N, N, 0),
     case("exec", "exec", 0, N, N),

@@ -144,7 +144,8 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "remove" => {
             shared_anon().touch().advise(libc::MADV_REMOVE);
         }
-        "punch_hole" => punch_hole(),
+        "punch_hole" => punch_hole(true),
+        "punch_hole_unmapped" => punch_hole(false),
         "shmdt" => shmdt(),
         "fork_shared" => fork_shared(),
         "exec" => {
@@ -221,12 +222,16 @@ fn with_file(work: impl FnOnce(i32)) {
     std::fs::remove_file(&path).expect("our file");
 }
 
-fn punch_hole() {
+/// Punches a hole into shared memory that is mapped, or is not any more.
+fn punch_hole(is_mapped: bool) {
     // SAFETY: a new descriptor, a mapping of it, and a hole in it; contents do not matter.
     unsafe {
         let fd = libc::memfd_create(c"memtrace".as_ptr(), 0);
         assert!(fd >= 0 && libc::ftruncate(fd, pages(N) as i64) == 0);
-        Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch();
+        let mapped = Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch();
+        if !is_mapped {
+            mapped.unmap();
+        }
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         assert_eq!(libc::fallocate(fd, mode, 0, pages(N) as i64), 0);
     }
