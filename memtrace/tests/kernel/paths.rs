@@ -31,6 +31,9 @@ const CASES: &[Case] = &[
     case("free_then_munmap", "munmap", N, N, N),
     case("page_out", "free", N, 0, 0),
     case("page_out", "pressure", N, N, N),
+    // Only the first of three trims has something to give back.
+    case("dont_need_thrice", "dont_need", 3 * N, N, N),
+    case("mlocked", "munmap", N, N, N),
     case("brk", "brk", N, N, N),
     case("mremap_shrink", "mremap", N - N / 4, N - N / 4, N - N / 4),
     case("mremap_move", "munmap", N, N, N),
@@ -49,6 +52,7 @@ const CASES: &[Case] = &[
     case("punch_hole_unmapped", "remove", N, 0, N),
     case("shmdt", "munmap", N, N, N),
     case("fork_shared", "munmap", N, N, 0),
+    case("fork_trim", "munmap", N, N, N),
     case("exec", "exec", 0, N, N),
     case("exit", "exit", 0, N, N),
     case("sigkill", "exit", 0, N, N),
@@ -72,6 +76,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .chain([
             trial("paths::late_frames_have_a_delay", late),
             trial("paths::frames_that_stay_have_a_reason", reasons),
+            trial("paths::half_of_a_huge_page_stays", huge_halves),
         ])
         .collect()
 }
@@ -100,6 +105,28 @@ fn reasons() -> Result<(), Failed> {
         if !told || all.as_u64() != Some(sum * PAGE) {
             return Err(format!("{workload} {options:?}: {reason}: {left}").into());
         }
+    }
+    Ok(())
+}
+
+/// The first half of each huge page is given up: no frame comes back before the other half goes.
+fn huge_halves() -> Result<(), Failed> {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
+    let report = run(&[], &["thp_halves"])?;
+    report.check_books()?;
+    let munmap = report.path("munmap");
+    let kept = &report.process()["reclaimed"]["by_path"]["munmap"]["kept_by_reason"]["unknown"];
+    if !report.counts() {
+        return if munmap.zapped == 0 { Ok(()) } else { Err("nobody counted that".into()) };
+    }
+    let stay = if setting.contains("[never]") { 0 } else { N / 2 };
+    let unknown = kept.as_u64().unwrap_or(0) / PAGE;
+    let few = N / 50;
+    let is_right = munmap.zapped.abs_diff(N / 2) <= few
+        && munmap.freed.abs_diff(N / 2 - stay) <= few
+        && unknown.abs_diff(stay) <= few;
+    if !is_right {
+        return Err(format!("{setting}: {munmap:?}, kept {unknown}").into());
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::paths::N;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("tasks::a_child_is_reported_when_it_is_followed", followed_child),
+        trial("tasks::a_child_that_trims_what_it_shares_frees_nothing", trimming_child),
         trial("tasks::a_child_is_left_alone_when_it_is_not", left_child),
         trial("tasks::a_vforked_child_that_execs_has_books_of_its_own", vfork_exec),
         trial("tasks::exec_by_another_thread_keeps_the_process", exec_from_thread),
@@ -32,6 +33,25 @@ fn followed_child() -> Result<(), Failed> {
     let gone = report.gone(child, "munmap");
     if gone.abs_diff(N) > N / 100 || child["exit_code"] != 3 || child["state"] != "exited" {
         return Err(format!("the child's report is wrong: {child}").into());
+    }
+    Ok(())
+}
+
+/// An RSS drop that frees nothing: the parent has every frame as well.
+fn trimming_child() -> Result<(), Failed> {
+    let report = run(&["--follow"], &["fork_trim"])?;
+    report.check_books()?;
+    let [_, child] = processes(&report).as_slice() else {
+        return Err(format!("two processes, not {}", processes(&report).len()).into());
+    };
+    let trim = &child["reclaimed"]["by_path"]["dont_need"];
+    if report.gone(child, "dont_need").abs_diff(N) > N / 100 {
+        return Err(format!("it gave up {N} pages: {trim}").into());
+    }
+    let pages = |figure: &serde_json::Value| figure.as_u64().unwrap_or(0) / PAGE;
+    let (freed, shared) = (pages(&trim["freed"]), pages(&trim["kept_by_reason"]["shared"]));
+    if report.counts() && (freed > N / 100 || shared.abs_diff(N) > N / 100) {
+        return Err(format!("its parent has them: {trim}").into());
     }
     Ok(())
 }

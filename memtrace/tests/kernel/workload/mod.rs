@@ -77,7 +77,7 @@ impl Mapped {
 /// Does what `name` says.
 pub(crate) fn run(name: &str, args: &[String]) {
     // SAFETY: changes this process's own setting. Only the workload about THP wants them.
-    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(name != "thp"), 0, 0, 0) };
+    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(!name.starts_with("thp")), 0, 0, 0) };
     match name {
         "nothing" => {}
         "munmap" => Mapped::anon(N).touch().unmap(),
@@ -95,6 +95,19 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "dont_need" => {
             Mapped::anon(N).touch().advise(libc::MADV_DONTNEED);
         }
+        "dont_need_thrice" => {
+            let mapped = Mapped::anon(N).touch();
+            for _ in 0..3 {
+                mapped.advise(libc::MADV_DONTNEED);
+            }
+        }
+        "mlocked" => {
+            let mapped = Mapped::anon(N);
+            // SAFETY: a mapping of ours.
+            assert_eq!(unsafe { libc::mlock(mapped.start.cast(), mapped.len) }, 0);
+            mapped.unmap();
+        }
+        "fork_trim" => fork_trim(),
         "free_then_munmap" => Mapped::anon(N).touch().advise(libc::MADV_FREE).unmap(),
         "page_out" => {
             Mapped::anon(N).touch().advise(libc::MADV_FREE).advise(libc::MADV_PAGEOUT);
@@ -125,6 +138,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
                 Mapped::anon(N / 8).touch().unmap();
             }
         }),
+        "thp_halves" => thp_halves(),
         "thp" => Mapped::anon(N).advise(libc::MADV_HUGEPAGE).touch().unmap(),
         "file_private" => with_file(|fd| {
             Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read().unmap();
@@ -267,6 +281,37 @@ fn fork_shared() {
     drop(writer);
     // SAFETY: waits for our child.
     unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
+}
+
+/// A child trims memory that it shares with its parent, and exits.
+fn fork_trim() {
+    let mapped = Mapped::anon(N).touch();
+    // SAFETY: the child gives its memory up and exits without running the parent's destructors.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            mapped.advise(libc::MADV_DONTNEED);
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        libc::waitpid(child, &raw mut status, 0);
+        assert_eq!(status, 0, "the child");
+    }
+    mapped.unmap();
+}
+
+/// Pages of a huge page.
+const HUGE: u64 = 512;
+
+/// Unmaps the first half of each huge page.
+fn thp_halves() {
+    let Mapped { start, .. } = Mapped::anon(N + HUGE);
+    // SAFETY: stays inside the mapping, which has room for it.
+    let start = unsafe { start.add(start.align_offset(pages(HUGE))) };
+    let mapped = Mapped { start, len: pages(N) }.advise(libc::MADV_HUGEPAGE).touch();
+    for at in (0..N).step_by(HUGE as usize) {
+        mapped.part(at, HUGE / 2).unmap();
+    }
 }
 
 fn fork_child() {
