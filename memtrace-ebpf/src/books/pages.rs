@@ -220,6 +220,16 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
     let operation = if mm.load::<u32>(&kernel::MM_USERS) == 0 {
         Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
     } else if pages > 0 {
+        if kernel::RSS_HAS_COUNT.load() == 1
+            && own
+            && let Some(operation) = Operation::current()
+            && matches!(operation.path, Path::Munmap | Path::DontNeed)
+        {
+            // No page comes in then: what this thread detached was taken for its own by another,
+            // whose event came first. It is given back.
+            add_zapped(books, operation.path, member, pages.wrapping_neg() as u64);
+            return;
+        }
         None
     } else {
         let operation = Operation::current();

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use libtest_mimic::{Failed, Trial};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
-use super::driver::{Figures, PAGE, Report, run, trial};
+use super::driver::{PAGE, Report, run, trial};
 
 /// Pages of most workloads.
 pub(crate) const N: u64 = 16_384;
@@ -81,18 +82,24 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// Workload, options, path and reason of `N` pages that stay.
-const STAYING: &[(&str, &[&str], &str, &str)] = &[
-    ("file_private", &[], "munmap", "page_cache"),
-    ("file_shared", &[], "munmap", "page_cache"),
-    ("shared_anon_dont_need", &[], "dont_need", "shmem"),
-    ("fork_shared", &[], "munmap", "shared"),
-    ("fork_shared", &["--follow"], "munmap", "shared"),
-];
+/// What keeps the frames of a temporary file.
+fn keeper_of_files() -> Result<&'static str, Failed> {
+    let on_tmpfs = statfs(&std::env::temp_dir())?.filesystem_type() == TMPFS_MAGIC;
+    Ok(if on_tmpfs { "shmem" } else { "page_cache" })
+}
 
 fn reasons() -> Result<(), Failed> {
-    for &(workload, options, path, reason) in STAYING {
-        let report = run(options, &[workload])?;
+    let files = keeper_of_files()?;
+    // Workload, options, path and reason of `N` pages that stay.
+    let staying: [(&str, &[&str], &str, &str); _] = [
+        ("file_private", &[], "munmap", files),
+        ("file_shared", &[], "munmap", files),
+        ("shared_anon_dont_need", &[], "dont_need", "shmem"),
+        ("fork_shared", &[], "munmap", "shared"),
+        ("fork_shared", &["--follow"], "munmap", "shared"),
+    ];
+    for (workload, options, path, reason) in staying {
+        let report = traced(options, workload)?;
         let left = &report.process()["reclaimed"]["by_path"][path];
         let (all, by_reason) = (&left["kept_elsewhere"], &left["kept_by_reason"]);
         if !report.counts() {
@@ -133,7 +140,7 @@ fn huge_halves() -> Result<(), Failed> {
 
 /// The last reference to shared memory goes in task work, after the call that gave it up.
 fn late() -> Result<(), Failed> {
-    let report = run(&[], &["shared_anon"])?;
+    let report = traced(&[], "shared_anon")?;
     let reclaimed = &report.process()["reclaimed"];
     let (munmap, delay) = (&reclaimed["by_path"]["munmap"], &reclaimed["late_delay"]);
     if !report.counts() {
@@ -150,9 +157,10 @@ fn late() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Checks the cases that `wanted` names, or all, with the figures that a lower level of evidence has.
+/// Checks the cases that `wanted` names, or all in which a call asks for something, with the figures that a lower level of evidence has.
 pub(crate) fn check_at(level: &'static str, wanted: &[&str]) -> Result<(), Failed> {
-    for case in CASES.iter().filter(|case| wanted.is_empty() || wanted.contains(&case.name)) {
+    let asks = |case: &&Case| wanted.is_empty() && case.requested > 0;
+    for case in CASES.iter().filter(|case| asks(case) || wanted.contains(&case.name)) {
         let checked = case.check_at(&["--evidence", level]);
         let at = |failed: Failed| {
             let said = failed.message().unwrap_or_default();
@@ -169,9 +177,10 @@ impl Case {
     }
 
     fn check_at(&self, options: &[&'static str]) -> Result<(), Failed> {
-        let report = run(options, &[self.name])?;
-        report.check_books()?;
-        let without = baseline(options, self.path, self.name)?;
+        let report = traced(options, self.name)?;
+        // What a program that does nothing does. The exec workload starts it twice.
+        let nothing = if self.name == "exec" { "exec_nothing" } else { "nothing" };
+        let without = traced(options, nothing)?.path(self.path);
         let with = report.path(self.path);
         let did = |with: u64, without: u64| with as i64 - without as i64;
         let mut pairs = Vec::new();
@@ -207,20 +216,17 @@ impl Case {
     }
 }
 
-/// Returns what a program that does nothing does by a path. The exec workload starts it twice.
-fn baseline(options: &[&'static str], path: &str, name: &str) -> Result<Figures, Failed> {
-    static NOTHING: Mutex<BTreeMap<Vec<&str>, Report>> = Mutex::new(BTreeMap::new());
-    if name == "exec" {
-        return Ok(run(options, &["exec_nothing"])?.path(path));
-    }
-    let mut known = NOTHING.lock().map_err(|_| "another test failed here")?;
-    let report = match known.entry(options.to_vec()) {
-        Entry::Occupied(known) => known.into_mut(),
+/// Traces a workload, or returns what came of it when that was done before.
+fn traced(options: &[&'static str], workload: &'static str) -> Result<Arc<Report>, Failed> {
+    type Known = BTreeMap<(Vec<&'static str>, &'static str), Arc<Report>>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().map_err(|_| "another test failed here")?;
+    match known.entry((options.to_vec(), workload)) {
+        Entry::Occupied(known) => Ok(Arc::clone(known.get())),
         Entry::Vacant(unknown) => {
-            let report = run(options, &["nothing"])?;
+            let report = run(options, &[workload])?;
             report.check_books()?;
-            unknown.insert(report)
+            Ok(Arc::clone(unknown.insert(Arc::new(report))))
         }
-    };
-    Ok(report.path(path))
+    }
 }

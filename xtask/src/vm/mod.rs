@@ -56,7 +56,7 @@ pub(crate) struct Options {
     #[arg(long)]
     thp: Option<Thp>,
     /// Seconds after which a machine is ended
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     timeout: u64,
     /// Put a file of this machine into the guest
     #[arg(long = "file", value_name = "HOST:GUEST")]
