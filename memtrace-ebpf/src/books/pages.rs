@@ -221,12 +221,14 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
         Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
     } else if pages > 0 {
         if kernel::RSS_HAS_COUNT.load() == 1
+            && member == Counter::Anon as u32
+            && pages > MOST_SYNCED
             && own
             && let Some(operation) = Operation::current()
             && matches!(operation.path, Path::Munmap | Path::DontNeed)
         {
-            // No page comes in then: what this thread detached was taken for its own by another,
-            // whose event came first. It is given back.
+            // No page comes in then, but for those that the thread had counted for itself: what it
+            // detached was taken by another, whose event came first. It is given back.
             add_zapped(books, operation.path, member, pages.wrapping_neg() as u64);
             return;
         }
