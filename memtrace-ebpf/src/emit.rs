@@ -38,10 +38,16 @@ pub(crate) fn header<R>(kind: Kind, mm: u64) -> Header {
 /// Writes `record`, or counts it as dropped.
 #[inline(always)]
 pub(crate) fn emit<R: Record + 'static>(record: R) {
-    emit_with(|place: *mut R| {
+    emit_with(whole(record));
+}
+
+/// Returns what writes a whole record in place.
+#[inline(always)]
+pub(crate) fn whole<R: Record + 'static>(record: R) -> impl FnOnce(*mut R) {
+    |place: *mut R| {
         // SAFETY: `place` is reserved memory of the ring, large enough and aligned to 8.
         unsafe { place.write(record) };
-    });
+    }
 }
 
 /// Reserves room for a record, lets `fill` write it in place, and submits it; or counts it as

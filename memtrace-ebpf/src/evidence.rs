@@ -32,10 +32,7 @@ pub(crate) trait Evidence {
     /// Writes `record`, or counts it as dropped.
     #[inline(always)]
     fn emit<R: Record + 'static>(record: R) {
-        Self::emit_with(|place: *mut R| {
-            // SAFETY: `place` is reserved memory of the ring, large enough and aligned to 8.
-            unsafe { place.write(record) };
-        });
+        Self::emit_with(emit::whole(record));
     }
 }
 

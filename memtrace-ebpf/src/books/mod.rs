@@ -2,7 +2,8 @@
 //!
 //! An address space is followed by its mm, never by the current process: reclaim, `process_mrelease`
 //! and the last `mmput` run anywhere. Reading order: this file (who is followed), `operation` (what a
-//! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back), `family` (who may still have it).
+//! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back),
+//! `family` (who may still have it).
 
 mod family;
 mod frames;

@@ -195,15 +195,22 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     }
     task.state = Task::ENDED;
     frames::book_task(task);
-    if task.zapped > task.freed {
-        task.ended_ns = kernel::now_ns();
-        family::book_shared(task);
-    }
+    note_outstanding(task);
     let has_range = task.low != 0 || task.high != u64::MAX;
-    if has_range && task.zapped_anon > task.freed_anon {
+    if kernel::COUNTS_FRAMES.load() == 1 && has_range && task.zapped_anon > task.freed_anon {
         frames::remember_pending(task);
     }
     Some((task.path, task.zapped, task.freed))
+}
+
+/// Notes what an operation that ends detached and did not free. Where frames are not counted that
+/// would be everything.
+#[inline(always)]
+fn note_outstanding(task: &mut Task) {
+    if kernel::COUNTS_FRAMES.load() == 1 && task.zapped > task.freed {
+        task.ended_ns = kernel::now_ns();
+        family::book_shared(task);
+    }
 }
 
 /// Ends the teardown of `mm`, if it is the current thread's.
@@ -216,8 +223,7 @@ pub(crate) fn end_teardown(mm: u64) {
     {
         frames::flush_run(task);
         frames::book_task(task);
-        family::book_shared(task);
-        task.ended_ns = kernel::now_ns();
+        note_outstanding(task);
         task.state = Task::ENDED;
     }
 }

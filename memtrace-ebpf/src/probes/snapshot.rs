@@ -38,6 +38,36 @@ fn anchor_iter(_ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn seed_iter(ctx: *mut c_void) -> i32 {
+    seed(ctx, |_, mm| {
+        let tracked = books::seed(mm);
+        let mut rss_pages = [0; COUNTERS];
+        if let Some(books) = books::followed(mm.address()) {
+            // SAFETY: a live map value.
+            rss_pages = unsafe { (*books).ledger.base_pages };
+        }
+        Some((rss_pages, tracked))
+    })
+}
+
+/// The same for `--evidence args`: begins to follow the task's mm, if its process is traced. Kernels
+/// before 6.1 show it every task of the machine.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn seed_args_iter(ctx: *mut c_void) -> i32 {
+    seed(ctx, |task, mm| {
+        // SAFETY: the map's value is only looked at for its presence.
+        unsafe { TRACED.get(task.load::<u32>(&kernel::TASK_TGID)) }?;
+        Some(([0; COUNTERS], Args::follow(mm.address())))
+    })
+}
+
+/// Has a living task and its mm followed, and writes what was found: the pages that are resident,
+/// and whether there was room.
+#[inline(always)]
+fn seed(
+    ctx: *mut c_void,
+    follow: impl FnOnce(Typed, Typed) -> Option<([i64; COUNTERS], bool)>,
+) -> i32 {
     let ctx: *const TaskContext = ctx.cast_const().cast();
     // SAFETY: the verifier knows the context's layout.
     let (meta, task) = unsafe { ((*ctx).meta, Typed::new((*ctx).task)) };
@@ -50,38 +80,9 @@ fn seed_iter(ctx: *mut c_void) -> i32 {
     if mm.is_null() || living == 0 {
         return 0;
     }
-    let tracked = books::seed(mm);
-    let mut rss_pages = [0; COUNTERS];
-    if let Some(books) = books::followed(mm.address()) {
-        // SAFETY: a live map value.
-        rss_pages = unsafe { (*books).ledger.base_pages };
+    if let Some((rss_pages, tracked)) = follow(task, mm) {
+        write(meta, &task_seed(task, mm, rss_pages, tracked));
     }
-    write(meta, &task_seed(task, mm, rss_pages, tracked));
-    0
-}
-
-/// The same for `--evidence args`: begins to follow the task's mm, if its process is traced. Kernels
-/// before 6.1 show it every task of the machine.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task")]
-fn seed_args_iter(ctx: *mut c_void) -> i32 {
-    let ctx: *const TaskContext = ctx.cast_const().cast();
-    // SAFETY: the verifier knows the context's layout.
-    let (meta, task) = unsafe { ((*ctx).meta, Typed::new((*ctx).task)) };
-    if task.is_null() {
-        return 0;
-    }
-    // SAFETY: the map's value is only looked at for its presence.
-    if unsafe { TRACED.get(task.load::<u32>(&kernel::TASK_TGID)) }.is_none() {
-        return 0;
-    }
-    let mm = task.follow(&kernel::TASK_MM);
-    let living = task.follow(&kernel::TASK_SIGNAL).load::<u32>(&kernel::SIGNAL_LIVE);
-    if mm.is_null() || living == 0 {
-        return 0;
-    }
-    let tracked = Args::follow(mm.address());
-    write(meta, &task_seed(task, mm, [0; COUNTERS], tracked));
     0
 }
 

@@ -82,7 +82,7 @@ pub fn examine() -> Result<KernelFacts> {
     let kernel = KernelBtf::read()?;
     let (mut facts, globals) = facts::read(&kernel);
     let options = Options { buffer_bytes: 1 << 16, ..Options::default() };
-    let mut bpf = load(&btf, &globals, options, 1)?;
+    let mut bpf = load(&btf, &globals, options, Evidence::default(), 1)?;
     facts.trampolines = try_trampoline(&mut bpf, &btf)?;
     Ok(facts)
 }
@@ -93,7 +93,10 @@ impl Probes {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let (mut facts, globals) = facts::read(&KernelBtf::read()?);
         let cpus = online_cpus()?;
-        let mut bpf = load(&btf, &globals, options, cpus.len() as u32)?;
+        // The level does not depend on what only a trial shows.
+        facts.trampolines = true;
+        let (evidence, ..) = options.plan(&facts)?;
+        let mut bpf = load(&btf, &globals, options, evidence, cpus.len() as u32)?;
         facts.trampolines = try_trampoline(&mut bpf, &btf)?;
         let (evidence, plan, why) = options.plan(&facts)?;
         if let Some(why) = why {

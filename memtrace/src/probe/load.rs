@@ -11,6 +11,7 @@ use super::{
     facts,
     plan::{Hook, Program},
 };
+use crate::model::report::Evidence;
 
 /// The probes' object, built by `cargo xtask bpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
@@ -19,16 +20,19 @@ pub(super) fn load(
     btf: &Btf,
     globals: &facts::Globals,
     options: Options,
+    evidence: Evidence,
     cpus: u32,
 ) -> Result<Ebpf> {
     let Options { follow, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
+    let counts_frames = u32::from(evidence == Evidence::Frames);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
     for (name, value) in globals.offsets.iter().chain(&globals.others) {
         loader.override_global(name, value, true);
     }
     loader.override_global("FOLLOW", &follow, true);
+    loader.override_global("COUNTS_FRAMES", &counts_frames, true);
     loader.override_global("SEED_CPUS", &cpus, true);
     loader.override_global(aya_log::LEVEL, &log_level, false);
     loader.load(OBJECT).context("cannot load the probes")
