@@ -14,7 +14,7 @@ use crate::{
         Model, SpaceId,
         region_map::{Backing, Vma, flag},
     },
-    source::procfs::{Mapping, pagemap::ResidentPages},
+    source::procfs::{Mapping, last_component, pagemap::ResidentPages},
 };
 
 /// The bits of the flags that `/proc/PID/maps` shows.
@@ -42,7 +42,7 @@ fn of_model(model: &Model, space: SpaceId, vma: &Vma) -> Mapping {
 
 /// Returns a region of the kernel with its name as both sides know it.
 fn of_kernel(mapping: &Mapping) -> Mapping {
-    let path = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
+    let path = mapping.path();
     // `[vvar]` is one region or two (`[vvar_vclock]`, 6.13). Names that a process gives itself
     // (`PR_SET_VMA_ANON_NAME`) are not followed.
     let name = match path {
@@ -66,11 +66,6 @@ fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
     mapping.end == next.start
         && next.offset == offset
         && (flags, dev, inode, name) == (next.flags, next.dev, next.inode, &next.name)
-}
-
-/// A dentry may be called `dev/zero`, with the slash.
-fn last_component(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// A region that one side has and the other has not.

@@ -3,47 +3,31 @@
 use super::plan::{
     Choices,
     Hook::{BtfTracepoint, Fexit, Iterator, RawTracepoint},
-    Probe, Program, Wanted,
+    Probe, Wanted,
 };
 use crate::model::report::Evidence;
 
 /// No program: not wanted at this level of evidence.
 const NONE: Choices = &[];
 
-/// One program for each memory call, named as given, at its return.
-macro_rules! fexit_calls {
-    ($($program:literal => $function:literal),+ $(,)?) => {
-        &[$(($program, Fexit($function))),+]
+/// The programs that see each memory call return, named with a suffix.
+macro_rules! calls {
+    ($suffix:literal) => {
+        &[
+            (concat!("mmap", $suffix), Fexit("__x64_sys_mmap")),
+            (concat!("munmap", $suffix), Fexit("__x64_sys_munmap")),
+            (concat!("brk", $suffix), Fexit("__x64_sys_brk")),
+            (concat!("mremap", $suffix), Fexit("__x64_sys_mremap")),
+            (concat!("mprotect", $suffix), Fexit("__x64_sys_mprotect")),
+            (concat!("pkey_mprotect", $suffix), Fexit("__x64_sys_pkey_mprotect")),
+            (concat!("madvise", $suffix), Fexit("__x64_sys_madvise")),
+            (concat!("process_madvise", $suffix), Fexit("__x64_sys_process_madvise")),
+            (concat!("shmat", $suffix), Fexit("__x64_sys_shmat")),
+            (concat!("shmdt", $suffix), Fexit("__x64_sys_shmdt")),
+            (concat!("fallocate", $suffix), Fexit("__x64_sys_fallocate")),
+        ]
     };
 }
-
-const CALLS: &[Program] = fexit_calls! {
-    "mmap_fexit" => "__x64_sys_mmap",
-    "munmap_fexit" => "__x64_sys_munmap",
-    "brk_fexit" => "__x64_sys_brk",
-    "mremap_fexit" => "__x64_sys_mremap",
-    "mprotect_fexit" => "__x64_sys_mprotect",
-    "pkey_mprotect_fexit" => "__x64_sys_pkey_mprotect",
-    "madvise_fexit" => "__x64_sys_madvise",
-    "process_madvise_fexit" => "__x64_sys_process_madvise",
-    "shmat_fexit" => "__x64_sys_shmat",
-    "shmdt_fexit" => "__x64_sys_shmdt",
-    "fallocate_fexit" => "__x64_sys_fallocate",
-};
-
-const ARGS_CALLS: &[Program] = fexit_calls! {
-    "mmap_args" => "__x64_sys_mmap",
-    "munmap_args" => "__x64_sys_munmap",
-    "brk_args" => "__x64_sys_brk",
-    "mremap_args" => "__x64_sys_mremap",
-    "mprotect_args" => "__x64_sys_mprotect",
-    "pkey_mprotect_args" => "__x64_sys_pkey_mprotect",
-    "madvise_args" => "__x64_sys_madvise",
-    "process_madvise_args" => "__x64_sys_process_madvise",
-    "shmat_args" => "__x64_sys_shmat",
-    "shmdt_args" => "__x64_sys_shmdt",
-    "fallocate_args" => "__x64_sys_fallocate",
-};
 
 /// Every probe, in attach order.
 pub const PROBES: &[Probe] = &[
@@ -92,8 +76,8 @@ pub const PROBES: &[Probe] = &[
         cost: "tp_btf: every system call of the machine, about 0.1 µs; fexit: memory calls only",
         wanted: Wanted::Always,
         evidence: Evidence::Args,
-        args: &[ARGS_CALLS, &[("call_args", BtfTracepoint("sys_exit"))]],
-        counted: &[CALLS, &[("call_tracepoint", BtfTracepoint("sys_exit"))]],
+        args: &[calls!("_args"), &[("call_args", BtfTracepoint("sys_exit"))]],
+        counted: &[calls!("_fexit"), &[("call_tracepoint", BtfTracepoint("sys_exit"))]],
     },
     Probe {
         name: "fork",

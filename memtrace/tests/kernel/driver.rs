@@ -89,6 +89,20 @@ impl Report {
         &self.0["processes"][0]
     }
 
+    /// Returns every traced process.
+    pub(crate) fn processes(&self) -> &[Value] {
+        self.0["processes"].as_array().expect("an array")
+    }
+
+    /// Returns a process and its child.
+    ///
+    /// Errors: there are fewer, or more.
+    pub(crate) fn family(&self) -> Result<&[Value; 2], Failed> {
+        let processes = self.processes();
+        let count = processes.len();
+        Ok(processes.try_into().map_err(|_| format!("two processes, not {count}"))?)
+    }
+
     /// Returns the figures of a path of the first process; zero when nothing took it.
     pub(crate) fn path(&self, path: &str) -> Figures {
         let path = &self.process()["reclaimed"]["by_path"][path];
@@ -120,7 +134,7 @@ impl Report {
         if window["complete"] != true {
             return Err(format!("incomplete: {window}").into());
         }
-        for process in self.0["processes"].as_array().expect("an array") {
+        for process in self.processes() {
             let balance = &process["balance"];
             if !self.counts() {
                 let known = |figure: &Value| !figure.is_null();

@@ -81,11 +81,12 @@ fn args_map() -> Result<(), Failed> {
     same_map(&report, workload.pid())
 }
 
-fn processes(report: &Report) -> Vec<(u64, u64, &str)> {
-    let processes = report.0["processes"].as_array().into_iter().flatten();
+/// Returns how often each process was torn down by exec and by exit, and its state.
+fn ends(report: &Report) -> Vec<(u64, u64, &str)> {
     let calls = |process: &serde_json::Value, path: &str| {
         process["reclaimed"]["by_path"][path]["calls"].as_u64().unwrap_or(0)
     };
+    let processes = report.processes().iter();
     processes
         .map(|process| {
             let state = process["state"].as_str().unwrap_or_default();
@@ -106,9 +107,9 @@ fn args_tasks() -> Result<(), Failed> {
     for (workload, expected) in expected {
         let report = run(follow, &[workload])?;
         report.check_books()?;
-        if processes(&report) != expected {
-            let processes = processes(&report);
-            return Err(format!("{workload}: (exec, exit, state) {processes:?}").into());
+        if ends(&report) != expected {
+            let ends = ends(&report);
+            return Err(format!("{workload}: (exec, exit, state) {ends:?}").into());
         }
     }
     Ok(())

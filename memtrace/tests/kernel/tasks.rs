@@ -2,7 +2,7 @@
 
 use libtest_mimic::{Failed, Trial};
 
-use super::driver::{Attached, PAGE, Report, Started, run, trial};
+use super::driver::{Attached, PAGE, Started, run, trial};
 use super::paths::N;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -20,16 +20,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn processes(report: &Report) -> &Vec<serde_json::Value> {
-    report.0["processes"].as_array().expect("an array")
-}
-
 fn followed_child() -> Result<(), Failed> {
     let report = run(&["--follow"], &["fork_child"])?;
     report.check_books()?;
-    let [_, child] = processes(&report).as_slice() else {
-        return Err(format!("two processes, not {}", processes(&report).len()).into());
-    };
+    let [_, child] = report.family()?;
     let gone = report.gone(child, "munmap");
     if gone.abs_diff(N) > N / 100 || child["exit_code"] != 3 || child["state"] != "exited" {
         return Err(format!("the child's report is wrong: {child}").into());
@@ -41,9 +35,7 @@ fn followed_child() -> Result<(), Failed> {
 fn trimming_child() -> Result<(), Failed> {
     let report = run(&["--follow"], &["fork_trim"])?;
     report.check_books()?;
-    let [_, child] = processes(&report).as_slice() else {
-        return Err(format!("two processes, not {}", processes(&report).len()).into());
-    };
+    let [_, child] = report.family()?;
     let trim = &child["reclaimed"]["by_path"]["dont_need"];
     if report.gone(child, "dont_need").abs_diff(N) > N / 100 {
         return Err(format!("it gave up {N} pages: {trim}").into());
@@ -59,8 +51,8 @@ fn trimming_child() -> Result<(), Failed> {
 fn left_child() -> Result<(), Failed> {
     let report = run(&[], &["fork_child"])?;
     report.check_books()?;
-    if processes(&report).len() != 1 || report.gone(report.process(), "munmap") > N / 2 {
-        return Err(format!("only the parent was asked for: {}", report.0["processes"]).into());
+    if report.processes().len() != 1 || report.gone(report.process(), "munmap") > N / 2 {
+        return Err(format!("only the parent was asked for: {:?}", report.processes()).into());
     }
     Ok(())
 }
@@ -68,9 +60,7 @@ fn left_child() -> Result<(), Failed> {
 fn vfork_exec() -> Result<(), Failed> {
     let report = run(&["--follow"], &["vfork_exec"])?;
     report.check_books()?;
-    let [parent, child] = processes(&report).as_slice() else {
-        return Err(format!("two processes, not {}", processes(&report).len()).into());
-    };
+    let [parent, child] = report.family()?;
     for process in [parent, child] {
         let exits = &process["reclaimed"]["by_path"]["exit"];
         if process["state"] != "exited" || exits["calls"] != 1 {
@@ -87,7 +77,7 @@ fn exec_from_thread() -> Result<(), Failed> {
     let by_path = &process["reclaimed"]["by_path"];
     let replaced = &by_path["exec"];
     let detached = replaced["zapped"].as_u64().unwrap_or(0) > 0 || !report.counts();
-    if processes(&report).len() != 1
+    if report.processes().len() != 1
         || replaced["calls"] == 0
         || !detached
         || by_path["exit"]["calls"] != 1
@@ -138,9 +128,7 @@ fn attach_to_exit() -> Result<(), Failed> {
 fn advised() -> Result<(), Failed> {
     let report = run(&["--follow"], &["advise_child"])?;
     report.check_books()?;
-    let [parent, child] = processes(&report).as_slice() else {
-        return Err(format!("two processes, not {}", processes(&report).len()).into());
-    };
+    let [parent, child] = report.family()?;
     let asked = |process: &serde_json::Value| {
         process["reclaimed"]["by_path"]["pressure"]["requested"].as_u64().unwrap_or(0) / PAGE
     };
@@ -178,7 +166,7 @@ fn two_processes() -> Result<(), Failed> {
     }
     let report = attached.stop()?;
     report.check_books()?;
-    let seen: Vec<_> = processes(&report).iter().map(|process| process["tgid"].as_u64()).collect();
+    let seen: Vec<_> = report.processes().iter().map(|process| process["tgid"].as_u64()).collect();
     if seen != pids.map(|pid| Some(u64::from(pid))) {
         return Err(format!("{seen:?} instead of {pids:?}").into());
     }

@@ -142,7 +142,7 @@ pub fn region(tgid: u32, mapping: &Mapping) -> Region {
         inode,
         dev,
         backing: backing as u16,
-        name_tag: name_tag(last_component(&mapping.name)),
+        name_tag: name_tag(last_component(mapping.path())),
     }
 }
 
@@ -151,7 +151,7 @@ pub fn file_name(mapping: &Mapping) -> Option<FileName> {
     if mapping.is_anonymous() {
         return None;
     }
-    let last = last_component(&mapping.name);
+    let last = last_component(mapping.path());
     let (kind, len) = (Kind::FileName as u16, size_of::<FileName>() as u16);
     let header = Header { kind, len, ..Header::default() };
     let mut name = [0; 64];
@@ -161,9 +161,8 @@ pub fn file_name(mapping: &Mapping) -> Option<FileName> {
     Some(FileName { header, inode, dev, name_tag: name_tag(last), reserved: 0, name })
 }
 
-/// Returns what the probes know of a file's name: the last component of its path.
-fn last_component(name: &str) -> &str {
-    let path = name.strip_suffix(" (deleted)").unwrap_or(name);
+/// Returns what the probes know of a file's path. (A dentry may be called `dev/zero`, with the slash.)
+pub fn last_component(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 

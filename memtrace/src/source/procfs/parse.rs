@@ -75,6 +75,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Returns its name as it was before the file was deleted.
+    pub fn path(&self) -> &str {
+        self.name.strip_suffix(" (deleted)").unwrap_or(&self.name)
+    }
+
     /// Tells whether no file is behind it. (System V shared memory may have inode number 0.)
     pub const fn is_anonymous(&self) -> bool {
         self.dev == 0 && self.inode == 0

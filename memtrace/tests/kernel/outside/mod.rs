@@ -51,8 +51,7 @@ fn io_uring() -> Result<(), Failed> {
 fn injected() -> Result<(), Failed> {
     let report = run(&["--follow"], &["inject"])?;
     report.check_books()?;
-    let processes = report.0["processes"].as_array().ok_or("no processes")?;
-    let child = processes.get(1).ok_or("no child")?;
+    let child = report.processes().get(1).ok_or("no child")?;
     let gone = report.gone(child, "munmap");
     if gone.abs_diff(N) > N / 100 {
         return Err(format!("the child was made to unmap {N} pages: {child}").into());
@@ -67,10 +66,7 @@ fn userfaultfd() -> Result<(), Failed> {
 fn released() -> Result<(), Failed> {
     let report = run(&["--follow"], &["release_victim"])?;
     report.check_books()?;
-    let processes = report.0["processes"].as_array().ok_or("no processes")?;
-    let [caller, victim] = processes.as_slice() else {
-        return Err(format!("two processes, not {}", processes.len()).into());
-    };
+    let [caller, victim] = report.family()?;
     let zapped = |process: &serde_json::Value| {
         process["reclaimed"]["by_path"]["exit"]["zapped"].as_u64().unwrap_or(0) / PAGE
     };
@@ -87,10 +83,7 @@ fn released() -> Result<(), Failed> {
 fn reaped() -> Result<(), Failed> {
     let report = run(&["--follow"], &["oom_victim"])?;
     report.check_books()?;
-    let processes = report.0["processes"].as_array().ok_or("no processes")?;
-    let [_, victim] = processes.as_slice() else {
-        return Err(format!("two processes, not {}", processes.len()).into());
-    };
+    let [_, victim] = report.family()?;
     if victim["state"] != "exited" || victim["exit_code"] != 137 {
         return Err(format!("it was killed: {victim}").into());
     }
@@ -112,7 +105,7 @@ fn reaped() -> Result<(), Failed> {
 fn pressed() -> Result<(), Failed> {
     let report = run(&["--follow"], &["pressed"])?;
     report.check_books()?;
-    let child = &report.0["processes"][1];
+    let [_, child] = report.family()?;
     let by_path = &child["reclaimed"]["by_path"];
     let pages = |path: &str, figure: &str| by_path[path][figure].as_u64().unwrap_or(0) / PAGE;
     if !report.counts() {
