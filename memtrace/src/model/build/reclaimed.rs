@@ -1,0 +1,144 @@
+//! What left a process, by path: the sums of its address spaces, and why frames stayed.
+
+use std::collections::BTreeMap;
+
+use memtrace_common::{Counter, Delays, Ledger, Path, PathCounters};
+
+use super::bytes;
+use crate::model::{
+    change::path_name,
+    report::{Evidence, KeptByReason, LateDelay, PathReport, Reclaimed},
+    space::{AddressSpace, Requests},
+};
+
+/// What left by one path.
+#[derive(Clone, Copy, Default)]
+struct Left {
+    requests: Requests,
+    counters: PathCounters,
+    freed_anon_frames: u64,
+    shared_pages: u64,
+}
+
+impl Left {
+    /// Sums what left these address spaces by a path.
+    fn sum(spaces: &[&AddressSpace], path: Path) -> Self {
+        let at = path.index();
+        let mut sum = Self::default();
+        let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
+        for AddressSpace { given_up, ledger, .. } in spaces {
+            let PathCounters { zapped_pages, freed_frames, late_frames } = ledger.paths[at];
+            sum.requests.add_all(&given_up[at]);
+            for (total, pages) in sum.counters.zapped_pages.iter_mut().zip(zapped_pages) {
+                add(total, pages);
+            }
+            add(&mut sum.counters.freed_frames, freed_frames);
+            add(&mut sum.counters.late_frames, late_frames);
+            add(&mut sum.freed_anon_frames, ledger.freed_anon_frames[at]);
+            add(&mut sum.shared_pages, ledger.shared_pages[at]);
+        }
+        // Entries of swap are no frames.
+        sum.counters.zapped_pages[Counter::Swap as usize] = 0;
+        sum
+    }
+
+    /// Returns the frames that came back, in the operation or late.
+    const fn freed_frames(&self) -> u64 {
+        self.counters.freed_frames.saturating_add(self.counters.late_frames)
+    }
+
+    /// Returns the pages whose frames did not come back.
+    const fn kept_pages(&self) -> u64 {
+        self.counters.resident_pages().saturating_sub(self.freed_frames())
+    }
+
+    /// Returns why frames stayed; an older trace does not tell. What was freed and is not anonymous
+    /// went out of tmpfs, as a rule: the page cache keeps its own.
+    fn kept_by_reason(&self) -> Option<KeptByReason> {
+        if self.freed_anon_frames == Ledger::NOT_TOLD {
+            return None;
+        }
+        let zapped = |counter: Counter| self.counters.zapped_pages[counter as usize];
+        let kept = self.kept_pages();
+        let freed_other = self.freed_frames().saturating_sub(self.freed_anon_frames);
+        let shmem = zapped(Counter::Shmem).saturating_sub(freed_other).min(kept);
+        let left_over = freed_other.saturating_sub(zapped(Counter::Shmem));
+        let page_cache = zapped(Counter::File).saturating_sub(left_over).min(kept - shmem);
+        let anon = kept - shmem - page_cache;
+        // What came late after all was not shared.
+        let shared = self.shared_pages.min(anon);
+        let [page_cache, shmem, shared, unknown] =
+            [page_cache, shmem, shared, anon - shared].map(bytes);
+        Some(KeptByReason { page_cache, shmem, shared, unknown })
+    }
+}
+
+/// Returns what left these address spaces.
+pub(super) fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
+    let mut by_path = BTreeMap::new();
+    let mut frames: u64 = 0;
+    for path in Path::ALL {
+        let left = Left::sum(spaces, path);
+        if (left.requests, left.counters) == Default::default() {
+            continue;
+        }
+        frames = frames.saturating_add(left.freed_frames());
+        let counted = |frames| evidence.knows(Evidence::Frames, bytes(frames));
+        by_path.insert(
+            path_name(path),
+            PathReport {
+                calls: left.requests.calls,
+                requested: left.requests.known_bytes(),
+                zapped: evidence.knows(Evidence::Rss, bytes(left.counters.resident_pages())),
+                freed: counted(left.freed_frames()),
+                late: counted(left.counters.late_frames),
+                kept_elsewhere: counted(left.kept_pages()),
+                kept_by_reason: evidence.knows(Evidence::Frames, left.kept_by_reason()).flatten(),
+            },
+        );
+    }
+    let total = evidence.knows(Evidence::Frames, bytes(frames));
+    Reclaimed { total, late_delay: late_delay(spaces), by_path }
+}
+
+fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {
+    let mut sum = Delays::default();
+    for delays in spaces.iter().filter_map(|space| space.delays.as_ref()) {
+        sum.add(delays);
+    }
+    let (p50_ns, p99_ns) = sum.within(50).zip(sum.within(99))?;
+    Some(LateDelay { p50_ns, p99_ns, max_ns: sum.max_ns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::region_map::PAGE;
+
+    #[test]
+    fn frames_that_stayed_have_a_reason() {
+        let kept = |zapped_pages: [u64; 4], freed, freed_anon, late, shared| {
+            let counters = PathCounters { zapped_pages, freed_frames: freed, late_frames: late };
+            let left = Left {
+                counters,
+                freed_anon_frames: freed_anon,
+                shared_pages: shared,
+                ..Left::default()
+            };
+            let KeptByReason { page_cache, shmem, shared, unknown } =
+                left.kept_by_reason().expect("told");
+            let all = page_cache + shmem + shared + unknown;
+            assert_eq!(all, left.kept_pages() * PAGE, "every frame that stayed has one reason");
+            [page_cache, shmem, shared, unknown].map(|bytes| bytes / PAGE)
+        };
+        // File, anonymous, swap, tmpfs.
+        assert_eq!(kept([5, 10, 9, 0], 8, 8, 0, 0), [5, 0, 0, 2]);
+        assert_eq!(kept([5, 10, 9, 7], 10, 8, 0, 0), [5, 5, 0, 2], "two of tmpfs went as well");
+        assert_eq!(kept([5, 10, 0, 7], 0, 0, 0, 8), [5, 7, 8, 2]);
+        assert_eq!(kept([0, 10, 0, 0], 2, 6, 4, 8), [0, 0, 4, 0], "what came late was not shared");
+        assert_eq!(kept([5, 0, 0, 0], 5, 0, 0, 0), [0, 0, 0, 0], "a file that was truncated");
+        assert_eq!(kept([0, 3, 0, 0], 9, 9, 0, 0), [0, 0, 0, 0], "more than nothing cannot stay");
+        let older = Left { freed_anon_frames: Ledger::NOT_TOLD, ..Left::default() };
+        assert_eq!(older.kept_by_reason(), None);
+    }
+}
