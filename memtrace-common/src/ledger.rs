@@ -134,7 +134,30 @@ pub struct Ledger {
     /// Anonymous pages that were detached and not freed while a relative lived: another address
     /// space that a fork made of this one, or this one of it. By [`Path`].
     pub shared_pages: [u64; PATHS],
+    /// Pages that reclaim wrote to swap; [`Ledger::NOT_TOLD`] in older traces, as are the next.
+    pub swapped_out_pages: u64,
+    /// Pages that came back from swap.
+    pub swapped_in_pages: u64,
+    /// Frames that were allocated for it at faults, by [`Fill`].
+    pub filled_frames: [u64; FILLS],
 }
+
+/// How a frame got its contents when a fault allocated it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fill {
+    /// Zeroed: a page of anonymous memory (`__GFP_ZERO`).
+    Zeroed = 0,
+    /// Zeroed: a huge page of anonymous memory, or a smaller one of several pages.
+    ZeroedHuge = 1,
+    /// Zeroed: a page of tmpfs.
+    ZeroedShmem = 2,
+    /// Copied from another frame: copy-on-write.
+    Copied = 3,
+}
+
+/// Number of [`Fill`]s.
+pub const FILLS: usize = 4;
 
 /// Bytes of [`Ledger`] in traces that tell nothing of why frames stayed.
 pub(crate) const OLDEST_LEDGER: usize = core::mem::offset_of!(Ledger, freed_anon_frames);
@@ -174,6 +197,16 @@ impl Default for Delays {
 }
 
 impl Delays {
+    /// Returns how many frames there were.
+    pub fn all_frames(&self) -> u64 {
+        self.frames.iter().copied().fold(0, u64::saturating_add)
+    }
+
+    /// Returns the longest delay of a bucket, nanoseconds.
+    pub const fn end(bucket: usize) -> u64 {
+        u64::MAX >> (DELAY_BUCKETS - 1 - bucket)
+    }
+
     /// Returns the bucket of a delay.
     pub const fn bucket(delay_ns: u64) -> usize {
         (delay_ns | 1).ilog2() as usize
@@ -190,17 +223,42 @@ impl Delays {
     /// Returns a delay, in nanoseconds, within which `per_cent` of the frames came back: the upper
     /// end of its bucket, but not more than the longest. `None` when there were none.
     pub fn within(&self, per_cent: u64) -> Option<u64> {
-        let all = self.frames.iter().copied().fold(0, u64::saturating_add);
+        let all = self.all_frames();
         let wanted = all.saturating_mul(per_cent).div_ceil(100);
         let mut seen: u64 = 0;
         for (bucket, &frames) in self.frames.iter().enumerate() {
             seen = seen.saturating_add(frames);
             if seen >= wanted && all > 0 {
-                let end = u64::MAX >> (DELAY_BUCKETS - 1 - bucket);
-                return Some(end.min(self.max_ns));
+                return Some(Self::end(bucket).min(self.max_ns));
             }
         }
         None
+    }
+}
+
+/// How long freed frames of an address space kept what was in them, before they were given out again.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Remanence {
+    /// Frames that it freed.
+    pub freed_frames: u64,
+    /// Of those that others got: frames that whoever asked for them wanted zeroed.
+    pub zeroed_frames: u64,
+    /// Frames that it got again itself.
+    pub to_itself: Delays,
+    /// Frames that others got: other processes, the page cache, the kernel.
+    pub to_others: Delays,
+}
+
+impl Remanence {
+    /// Adds that of another address space.
+    pub fn add(&mut self, other: &Self) {
+        self.freed_frames = self.freed_frames.saturating_add(other.freed_frames);
+        self.zeroed_frames = self.zeroed_frames.saturating_add(other.zeroed_frames);
+        self.to_itself.add(&other.to_itself);
+        self.to_others.add(&other.to_others);
     }
 }
 

@@ -18,5 +18,6 @@ pub use event::{
     Syscall, TaskSeed, TeardownRun,
 };
 pub use ledger::{
-    COUNTERS, Counter, DELAY_BUCKETS, Delays, Ledger, PATHS, Path, PathCounters, ProbeStats,
+    COUNTERS, Counter, DELAY_BUCKETS, Delays, FILLS, Fill, Ledger, PATHS, Path, PathCounters,
+    ProbeStats, Remanence,
 };

@@ -41,6 +41,10 @@ globals! {
     FOLLOW: u32 = 0,
     /// 1 when frames that come back are counted (`--evidence frames`).
     COUNTS_FRAMES: u32 = 0,
+    /// 1 when it is measured how long freed frames keep what was in them (`--remanence`).
+    STAMPS_FRAMES: u32 = 0,
+    /// Entries of the map of all frames, minus one.
+    FRAME_MASK: u32 = 0,
     /// Size of the kernel's `struct percpu_counter`.
     PERCPU_SIZE: u32 = 40,
     /// 1 where `rss_stat` has a third argument, the new count (before 6.2).
@@ -165,12 +169,16 @@ impl Typed {
 }
 
 /// Returns the registers with which the current task entered the kernel. During a system call
-/// `orig_rax` is its number; during a page fault, the fault's error code.
+/// `orig_rax` is its number; during a page fault, [`NO_SYSCALL`].
 #[inline(always)]
 pub(crate) fn user_regs() -> *const pt_regs {
     // SAFETY: every task has registers at the top of its stack (kernel threads, stale ones).
     unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs }
 }
+
+/// What stands for the number of a system call when the kernel was entered by an exception
+/// (`error_entry`, arch/x86/entry/entry_64.S).
+pub(crate) const NO_SYSCALL: u64 = u64::MAX;
 
 /// Returns the number of the system call that the current thread is in; another number outside.
 #[inline(always)]

@@ -7,7 +7,7 @@ use memtrace_common::{Event, ProbeStats};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
-    model::{Model, report::Evidence},
+    model::{Model, report::Evidence, space::Afterlife},
     probe::{
         attach::{Diagnostics, Missed, Options, Probes},
         look::{Gone, Snapshot},
@@ -176,15 +176,21 @@ impl Follower {
         for (tgid, mm) in self.model.living_mms() {
             if let Some(ledger) = self.probes.ledger(tgid, mm)? {
                 self.model.replace_ledger(mm, ledger);
-                self.model.replace_delays(mm, self.probes.delays(mm)?);
+                self.model.replace_afterlife(mm, self.afterlife(mm)?);
             }
         }
         for (mm, space) in self.model.ended() {
             if let Some(ledger) = self.probes.final_ledger(mm)? {
-                self.model.replace_final_ledger(space, ledger, self.probes.delays(mm)?);
+                let afterlife = self.afterlife(mm)?;
+                self.model.replace_final_ledger(space, ledger, afterlife);
             }
         }
         Ok(())
+    }
+
+    fn afterlife(&self, mm: u64) -> Result<Afterlife> {
+        let (delays, remanence) = (self.probes.delays(mm)?, self.probes.remanence(mm)?);
+        Ok(Afterlife { delays, remanence })
     }
 
     /// Returns the probes' counters and the runs that the kernel skipped.

@@ -7,8 +7,9 @@ use memtrace::{
         change::path_name,
         report::{
             AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason,
-            LateDelay, Mapped, Memory, PathReport, ProbeReport, ProcessReport, Reclaimed,
-            RegionReport, Report, ResidentByKind, SCHEMA, Window,
+            LateDelay, MadvFree, Mapped, Memory, PathReport, ProbeReport, ProcessReport, Reclaimed,
+            RegionReport, Remanence, Report, ResidentByKind, Reuse, SCHEMA, Swap, Window, Within,
+            ZeroedByKind,
         },
     },
     sink::json,
@@ -105,7 +106,7 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 30 + 6 * Path::ALL.len());
+    assert_eq!(nullable, 42 + 6 * Path::ALL.len());
 }
 
 #[test]
@@ -234,13 +235,22 @@ fn known() -> Report {
         kept_by_reason: Some(KeptByReason {
             page_cache: 1024,
             shmem: 1024,
-            shared: 1024,
-            unknown: 1024,
+            shared: 512,
+            huge_page: 512,
+            pinned: 512,
+            swap: 256,
+            unknown: 256,
         }),
     };
     Report {
         schema: SCHEMA,
-        host: Host { kernel: "6.18.5".into(), arch: "x86_64".into(), page_size: 4096 },
+        host: Host {
+            kernel: "6.18.5".into(),
+            arch: "x86_64".into(),
+            page_size: 4096,
+            init_on_alloc: Some(true),
+            init_on_free: Some(false),
+        },
         window: Window {
             evidence: Evidence::Frames,
             start_ns: 1,
@@ -283,7 +293,22 @@ fn known() -> Report {
                 late_delay: Some(LateDelay { p50_ns: 1, p99_ns: 2, max_ns: 3 }),
                 by_path: Path::ALL.map(|path| (path_name(path), figures.clone())).into(),
             },
-            faults: Faults { minor: Some(1), major: Some(0), zeroed: Some(1) },
+            madv_free: MadvFree { now: Some(0), used_again: Some(1), taken: Some(0) },
+            swap: Swap { out: Some(0), r#in: Some(0) },
+            remanence: Some(Remanence {
+                freed: 2,
+                still_free: 0,
+                zeroed_for_others: 1,
+                to_itself: reuse(1),
+                to_others: reuse(1),
+            }),
+            faults: Faults {
+                minor: Some(1),
+                major: Some(0),
+                zeroed: Some(1),
+                zeroed_by_kind: ZeroedByKind { anon: Some(1), huge: Some(0), shmem: Some(0) },
+                copied: Some(1),
+            },
             balance: Balance {
                 r#in: Some(8192),
                 out: Some(8192),
@@ -307,14 +332,24 @@ fn known() -> Report {
     }
 }
 
+fn reuse(frames: u64) -> Reuse {
+    let histogram = vec![Within { within_ns: 3, frames }];
+    Reuse { frames, p50_ns: 2, p99_ns: 2, max_ns: 2, histogram }
+}
+
 /// The same with everything unknown that can be.
 fn unknown() -> Report {
     let mut report = known();
     report.window.probes[0].hook = None;
+    report.host.init_on_alloc = None;
+    report.host.init_on_free = None;
     let process = &mut report.processes[0];
     process.exe = None;
     process.exit_code = None;
     process.memory = Memory::default();
+    process.madv_free = MadvFree::default();
+    process.swap = Swap::default();
+    process.remanence = None;
     process.faults = Faults::default();
     process.balance = Balance::default();
     process.mapped = Mapped { calls: 1, ..Mapped::default() };

@@ -215,7 +215,8 @@ fn build(model: &Model, events: &[Event]) -> Report {
     let time = |header: &Header| header.time_ns;
     let start_ns = events.first().map_or(0, |event| time(event.header()));
     let end_ns = events.iter().map(|event| time(event.header())).max().unwrap_or(0);
-    let host = Host { kernel: "6.18.0".to_owned(), arch: "x86_64".to_owned(), page_size: PAGE };
+    let (kernel, arch) = ("6.18.0".to_owned(), "x86_64".to_owned());
+    let host = Host { kernel, arch, page_size: PAGE, ..Host::default() };
     let emitted = events.len() as u64;
     let stats = ProbeStats { emitted, ..ProbeStats::default() };
     let surroundings =

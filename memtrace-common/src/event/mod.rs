@@ -1,7 +1,7 @@
 //! One struct per record kind. Sizes are in bytes unless the name says pages or frames, addresses
 //! are virtual, times are nanoseconds.
 
-use crate::ledger::{Ledger, OLDEST_LEDGER, PATHS};
+use crate::ledger::{FILLS, Ledger, OLDEST_LEDGER, PATHS};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 mod records;
@@ -166,6 +166,9 @@ impl Record for MmEnd {
         let mut end = Self::new_zeroed();
         end.ledger.freed_anon_frames = [Ledger::NOT_TOLD; PATHS];
         end.ledger.shared_pages = [Ledger::NOT_TOLD; PATHS];
+        end.ledger.swapped_out_pages = Ledger::NOT_TOLD;
+        end.ledger.swapped_in_pages = Ledger::NOT_TOLD;
+        end.ledger.filled_frames = [Ledger::NOT_TOLD; FILLS];
         end
     }
 }
@@ -184,7 +187,7 @@ const _: () = {
     assert!(size_of::<Fork>() == 64);
     assert!(size_of::<Exec>() == 184);
     assert!(size_of::<Exit>() == 56);
-    assert!(size_of::<MmEnd>() == 808);
+    assert!(size_of::<MmEnd>() == 856);
     assert!(MmEnd::OLDEST_LEN == 632);
     assert!(size_of::<Fault>() == 64);
     assert!(size_of::<FileName>() == 112);

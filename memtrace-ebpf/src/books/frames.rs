@@ -105,42 +105,39 @@ impl Freed {
     }
 }
 
-/// Books a folio that the page allocator got back.
+/// Books a folio that the page allocator got back. Returns the address space whose it was, 0 when
+/// that is nobody's that is followed.
 #[inline(always)]
-pub(crate) fn book_freed(freed: &Freed) {
+pub(crate) fn book_freed(freed: &Freed) -> u64 {
     let &Freed { mapping, index, frames } = freed;
     let anon = Freed::is_anon(mapping);
     let known = known_task();
     let is_idle = known.as_ref().is_none_or(|task| task.state != Task::ACTIVE);
     let remover = if is_idle && !anon { begin_removal() } else { None };
     let Some(task) = remover.or(known) else {
-        if anon {
-            book_elsewhere(freed);
-        }
-        return;
+        return if anon { book_elsewhere(freed) } else { 0 };
     };
     match task.state {
         Task::ACTIVE => {
             let in_range = task.low <= index && index < task.high;
-            if anon && !in_range && book_late(index, frames) {
-                return;
-            }
-            let removes = task.path == Path::Remove as u16;
-            if task.freed + frames > task.zapped && !removes {
-                return;
-            }
-            task.freed += frames;
-            task.unbooked += frames;
-            if anon {
-                task.freed_anon += frames;
-                task.unbooked_anon += frames;
-                if task.nr == TEARDOWN {
-                    note_run(task, index, frames);
+            if anon && !in_range {
+                let owner = book_late(freed, frames);
+                if owner != 0 {
+                    return owner;
                 }
             }
-            if task.unbooked >= MOST_UNBOOKED || task.nr == KERNEL_THREAD {
-                book_task(task);
+            let removes = task.path == Path::Remove as u16;
+            let room = if removes { frames } else { task.zapped.saturating_sub(task.freed) };
+            let own = frames.min(room);
+            if anon && own < frames {
+                // Of a huge page only a part was mapped: the rest was given up before.
+                book_late(freed, frames - own);
             }
+            if own == 0 {
+                return 0;
+            }
+            book_own(task, index, own, anon);
+            task.mm
         }
         // The last reference to shared memory goes in task work, after the call.
         Task::ENDED if !anon => {
@@ -148,13 +145,29 @@ pub(crate) fn book_freed(freed: &Freed) {
             if (task.nr == nr || task.nr == TEARDOWN) && task.freed + frames <= task.zapped {
                 task.freed += frames;
                 add_late(task.mm, u64::from(task.path), frames, task.ended_ns);
+                return task.mm;
             }
+            0
         }
-        _ => {
-            if anon {
-                book_elsewhere(freed);
-            }
+        _ if anon => book_elsewhere(freed),
+        _ => 0,
+    }
+}
+
+/// Books frames that the current thread's operation freed.
+#[inline(always)]
+fn book_own(task: &mut Task, index: u64, frames: u64, anon: bool) {
+    task.freed += frames;
+    task.unbooked += frames;
+    if anon {
+        task.freed_anon += frames;
+        task.unbooked_anon += frames;
+        if task.nr == TEARDOWN {
+            note_run(task, index, frames);
         }
+    }
+    if task.unbooked >= MOST_UNBOOKED || task.nr == KERNEL_THREAD {
+        book_task(task);
     }
 }
 
@@ -174,18 +187,21 @@ fn begin_removal() -> Option<&'static mut Task> {
 }
 
 /// Books an anonymous folio that came back outside of the operation that detached it: reclaim took
-/// it, or a per-CPU batch let it go.
+/// it, or a per-CPU batch let it go. Returns whose it was.
 #[inline(always)]
-fn book_elsewhere(freed: &Freed) {
+fn book_elsewhere(freed: &Freed) -> u64 {
     if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
         let (owner, path) = (freed.owner(), Path::Pressure as u64);
-        if let Some(counters) = path_counters(owner, path) {
-            add(&counters.freed_frames, freed.frames);
-            add_anon(owner, path, freed.frames);
+        // Half of a huge page that was split only now.
+        if freed.frames == 1 && is_pending(freed, owner) && book_late(freed, 1) != 0 {
+            return owner;
         }
-    } else if !detaches_itself() {
-        book_late(freed.index, freed.frames);
+        let Some(counters) = path_counters(owner, path) else { return 0 };
+        add(&counters.freed_frames, freed.frames);
+        add_anon(owner, path, freed.frames);
+        return owner;
     }
+    if detaches_itself() { 0 } else { book_late(freed, freed.frames) }
 }
 
 /// A task adds what it frees to the books when it is so much, and at the end of its operation.
@@ -211,20 +227,35 @@ fn detaches_itself() -> bool {
     exits || in_exec() || Operation::current().is_some()
 }
 
-/// Books frames that came back out of a per-CPU batch. Returns false when no operation waits for
+/// Books frames of a folio that came back after the operation that detached them, out of a per-CPU
+/// batch or with the other half of a huge page. Returns whose it was, 0 when no operation waits for
 /// them.
 #[inline(always)]
-fn book_late(index: u64, frames: u64) -> bool {
-    let Some(pending) = PENDING.get_ptr_mut(index >> BLOCK_SHIFT) else { return false };
-    // SAFETY: a live map value; a lost race costs the lateness of a few frames.
-    let pending = unsafe { &mut *pending };
-    if index < pending.low || index >= pending.high || pending.outstanding < frames as i64 {
-        return false;
+fn book_late(freed: &Freed, frames: u64) -> u64 {
+    let Some(pending) = pending(freed) else { return 0 };
+    if pending.outstanding < frames as i64 {
+        return 0;
     }
     pending.outstanding -= frames as i64;
     add_late(pending.mm, pending.path, frames, pending.time_ns);
     add_anon(pending.mm, pending.path, frames);
-    true
+    pending.mm
+}
+
+/// Tells whether an operation on an address space waits for a folio.
+#[inline(always)]
+fn is_pending(freed: &Freed, mm: u64) -> bool {
+    pending(freed).is_some_and(|pending| pending.mm == mm)
+}
+
+/// Returns the operation that waits for frames where a folio was.
+#[inline(always)]
+fn pending(freed: &Freed) -> Option<&'static mut Pending> {
+    let pending = PENDING.get_ptr_mut(freed.index >> BLOCK_SHIFT)?;
+    // SAFETY: a live map value; a lost race costs the lateness of a few frames.
+    let pending = unsafe { &mut *pending };
+    let overlaps = pending.low < freed.index + freed.frames && freed.index < pending.high;
+    overlaps.then_some(pending)
 }
 
 #[inline(always)]

@@ -6,9 +6,11 @@
 //! `family` (who may still have it).
 
 mod family;
+mod fills;
 mod frames;
 mod operation;
 mod pages;
+mod remanence;
 
 use aya_ebpf::{
     macros::map,
@@ -18,9 +20,11 @@ use memtrace_common::{COUNTERS, Ledger, PathCounters};
 
 pub(crate) use self::{
     family::{born, died},
+    fills::{allocated, is_data},
     frames::{Freed, book_freed},
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
+    remanence::{freed, given_out},
 };
 use crate::{atomic, emit, kernel};
 
@@ -150,6 +154,9 @@ pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
     unsafe {
         (*books).number = number;
         (*books).slot = slot;
+        if kernel::RSS_HAS_COUNT.load() == 1 {
+            fills::note_untold(&mut (*books).ledger);
+        }
         (*books).state = state;
     }
     Some(books)

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use memtrace_common::{COUNTERS, Counter, Path};
 
 use super::{
-    Mm, add,
+    Mm, add, fills,
     operation::{Operation, begin, in_exec},
     track,
 };
@@ -217,9 +217,15 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
     let key = mm.address();
     let task = Typed::current();
     let own = task.load::<u64>(&kernel::TASK_MM) == key;
+    let reclaims = task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0;
+    let is_swap = member == Counter::Swap as u32;
     let operation = if mm.load::<u32>(&kernel::MM_USERS) == 0 {
         Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
     } else if pages > 0 {
+        if is_swap && reclaims {
+            add(&books.ledger.swapped_out_pages, pages as u64);
+        }
+        fills::mapped(books, member);
         if kernel::RSS_HAS_COUNT.load() == 1
             && member == Counter::Anon as u32
             && pages > MOST_SYNCED
@@ -235,13 +241,13 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
         None
     } else {
         let operation = Operation::current();
-        let reclaims = task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0;
         let unasked = match &operation {
             // `MADV_PAGEOUT` is reclaim that the process asked for.
             Some(operation) if reclaims && !matches!(operation.path, Path::Pressure) => {
                 Some(Path::Pressure)
             }
             None if reclaims => Some(Path::Pressure),
+            None if is_swap => None,
             None if !own => Some(Path::Other),
             _ => None,
         };
@@ -255,7 +261,6 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
         Some(operation) if pages < 0 => {
             let pages = pages.unsigned_abs();
             add_zapped(books, operation.path, member, pages);
-            let is_swap = member == Counter::Swap as u32;
             if let Some(task) = begin(key, operation)
                 && !is_swap
             {
@@ -267,6 +272,10 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
         }
         // A fault: what copy-on-write exchanges cancels out.
         _ => {
+            if is_swap && pages < 0 {
+                add(&books.ledger.swapped_in_pages, pages.unsigned_abs());
+                fills::came_from_swap(books);
+            }
             if let Some(total) = books.ledger.in_pages.get(member as usize) {
                 add(core::ptr::from_ref(total).cast(), pages as u64);
             }

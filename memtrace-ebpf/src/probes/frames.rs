@@ -52,7 +52,30 @@ fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
     if Freed::is_anon(mapping) || mapping == 0 {
         let order: u64 = ctx.arg(1);
         let index = word(kernel::PAGE_INDEX.load());
-        books::book_freed(&Freed { mapping, index, frames: 1 << (order & 31) });
+        let frames = 1 << (order & 31);
+        let owner = books::book_freed(&Freed { mapping, index, frames });
+        if kernel::STAMPS_FRAMES.load() == 1 {
+            books::freed(ctx.arg(0), frames, owner);
+        }
+    }
+    0
+}
+
+/// `TP_PROTO(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`
+/// (include/trace/events/kmem.h).
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn alloc_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let (page, order, gfp): (u64, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let mm = Counted::current_mm();
+    if kernel::STAMPS_FRAMES.load() == 1 {
+        books::given_out(page, order, gfp, mm);
+    }
+    if page == 0 || !books::is_data(gfp) {
+        return 0;
+    }
+    if let Some(books) = books::followed(mm) {
+        // SAFETY: a live map value, only written atomically.
+        books::allocated(unsafe { &*books }, order, gfp);
     }
     0
 }

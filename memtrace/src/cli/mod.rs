@@ -88,6 +88,10 @@ struct Tracing {
     /// most that this kernel gives.
     #[arg(long, value_enum, value_name = "LEVEL")]
     evidence: Option<Level>,
+    /// Measures how long freed frames keep what was in them before they are given out again. Takes 8
+    /// bytes of kernel memory for each frame of the machine, and --evidence frames.
+    #[arg(long)]
+    remanence: bool,
     /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
     buffer: u32,

@@ -144,6 +144,6 @@ fn surroundings(header: &TraceHeader, end: TraceEnd) -> Surroundings {
     let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
     let TraceEnd { time_ns: end_ns, stats, missed } = end;
     // Which hooks the probes took is not kept.
-    let (host, probes) = (Host { kernel, arch, page_size }, Vec::new());
+    let (host, probes) = (Host { kernel, arch, page_size, ..Host::default() }, Vec::new());
     Surroundings { host, start_ns, end_ns, stats, missed, probes }
 }

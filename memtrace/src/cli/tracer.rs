@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufWriter, Write as _},
+    io::{self, BufWriter, Write as _},
+    ops::Range,
 };
 
 use anyhow::{Context as _, Result};
@@ -21,15 +22,19 @@ use super::{Common, EventKind, Format, Tracing, status::Status};
 use crate::{
     follow::Follower,
     model::{
-        build::{Residency, Surroundings, report},
+        Model,
+        build::{Held, Residency, Surroundings, report},
         change::Change,
+        process::Process,
         region_map::PAGE,
         report::{Evidence, Host, Report},
     },
     probe::attach::{Diagnostics, Options},
     sink::{events, json},
     source::{
-        procfs,
+        batches,
+        procfs::{self, pagemap},
+        settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
         trace_file::{TraceEnd, TraceHeader, TraceWriter},
     },
 };
@@ -58,6 +63,7 @@ impl Tracer {
             follow: tracing.follow,
             fault_events: tracing.events == Some(EventKind::Faults),
             running,
+            remanence: tracing.remanence,
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
@@ -192,18 +198,24 @@ impl Tracer {
 
     /// Makes the report.
     pub(super) fn report(&mut self) -> Result<Report> {
+        if self.follower.probes().evidence() == Evidence::Frames {
+            // What waits in per-CPU batches is only late: let it come.
+            if let Err(error) = batches::drain() {
+                log::info!("cannot drain the per-CPU batches of pages: {error}");
+            }
+        }
         self.drain();
         self.follower.settle()?;
         let model = self.follower.model();
         let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
         let mut residency: HashMap<u32, Residency> = HashMap::new();
         for tgid in living {
-            match procfs::regions(tgid) {
+            match look_at(self.follower.model(), tgid) {
                 Ok(found) => {
-                    residency.insert(tgid, found.residency);
+                    residency.insert(tgid, found);
                 }
                 Err(error) if procfs::is_gone(&error) => {}
-                Err(error) => log::warn!("cannot read /proc/{tgid}/smaps: {error}"),
+                Err(error) => log::warn!("cannot read what is resident in process {tgid}: {error}"),
             }
             if let Ok(Some(found)) = procfs::find(tgid)
                 && let Some(process) = self.follower.model_mut().process_mut(tgid)
@@ -233,12 +245,31 @@ impl Tracer {
     }
 }
 
+/// Reads what a process has resident, and what holds frames that it gave up.
+fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
+    let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
+    let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));
+    if let Some(space) = space {
+        let advised: Vec<Range<u64>> = space.advised().collect();
+        let resident = pagemap::resident(tgid, advised)?.anon;
+        residency.advised = Some(resident.saturating_mul(PAGE));
+    }
+    if model.evidence() == Evidence::Frames {
+        let known = regions.iter().map(|region| region.start..region.end);
+        let anon = known.filter(|range| residency.regions[&range.start].anon > 0);
+        let frames = pagemap::held_by_huge_pages(tgid, anon)?;
+        residency.held =
+            Held { by_huge_pages: frames.saturating_mul(PAGE), by_pins: procfs::pinned(tgid)? };
+    }
+    Ok(residency)
+}
+
 fn begin_trace(
     file: File,
     start_ns: u64,
     evidence: Evidence,
 ) -> Result<TraceWriter<BufWriter<File>>> {
-    let Host { kernel, arch, page_size } = surroundings(start_ns)?.host;
+    let Host { kernel, arch, page_size, .. } = surroundings(start_ns)?.host;
     let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
     TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
 }
@@ -246,10 +277,13 @@ fn begin_trace(
 /// Returns what a report without probes says beside the model.
 pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
     let system = uname().context("cannot ask for the kernel's name")?;
+    let settings = Kernel::read();
     let host = Host {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         page_size: PAGE,
+        init_on_alloc: settings.is_on(INIT_ON_ALLOC),
+        init_on_free: settings.is_on(INIT_ON_FREE),
     };
     Ok(Surroundings {
         host,

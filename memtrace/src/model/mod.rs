@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod change;
+mod life;
 pub mod process;
 pub mod region_map;
 pub mod report;
@@ -12,15 +13,13 @@ pub mod space;
 
 use std::collections::{HashMap, VecDeque};
 
-use memtrace_common::{
-    Call, Delays, Event, Exec, Fork, Ledger, MmEnd, Path, Region, Syscall, TaskSeed,
-};
+use memtrace_common::{Call, Event, Ledger, Path, Region, Syscall};
 
 use change::{Change, What};
-use process::{FaultCounts, Process};
+use process::Process;
 use region_map::{Backing, Vma};
 use report::Evidence;
-use space::{AddressSpace, Layout, RegionKind};
+use space::{AddressSpace, Afterlife, RegionKind};
 
 /// An address space's place in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,15 +43,6 @@ pub struct Model {
     /// Address spaces that ended, by the address of their `mm_struct`: frames may still come late.
     ended: VecDeque<(u64, SpaceId)>,
 }
-
-/// So many of the address spaces that ended last are looked at again.
-const WATCHED_ENDS: usize = 256;
-
-/// Exited processes beyond this many keep their figures but not their regions.
-const KEPT_REGION_MAPS: usize = 1000;
-
-/// `CLONE_VM` (include/uapi/linux/sched.h).
-const CLONE_VM: u64 = 0x100;
 
 impl Model {
     /// Nothing is known yet; what will be rests on `evidence`.
@@ -129,16 +119,6 @@ impl Model {
         })
     }
 
-    /// Adds a process that was there when tracing began, unless it is known.
-    fn seed(&mut self, seed: &TaskSeed) {
-        if self.by_tgid.contains_key(&seed.header.tgid) {
-            return;
-        }
-        let space = self.space_id(seed.header.mm);
-        self.spaces[space.0].layout = Layout::from(seed);
-        self.add_process(seed.header.tgid, seed.start_ns, vec![space]);
-    }
-
     /// Adds a process of which only the `tgid` is known: what it does next is followed.
     pub fn expect_process(&mut self, tgid: u32) {
         self.add_process(tgid, 0, Vec::new());
@@ -161,10 +141,10 @@ impl Model {
         }
     }
 
-    /// Takes in how long late frames of an address space took.
-    pub fn replace_delays(&mut self, mm: u64, delays: Option<Delays>) {
+    /// Takes in what became of the frames of an address space.
+    pub fn replace_afterlife(&mut self, mm: u64, afterlife: Afterlife) {
         if let Some(&SpaceId(at)) = self.by_mm.get(&mm) {
-            self.spaces[at].delays = delays;
+            self.spaces[at].afterlife = afterlife;
         }
     }
 
@@ -178,10 +158,10 @@ impl Model {
         &mut self,
         SpaceId(at): SpaceId,
         ledger: Ledger,
-        delays: Option<Delays>,
+        afterlife: Afterlife,
     ) {
         self.spaces[at].ledger = ledger;
-        self.spaces[at].delays = delays;
+        self.spaces[at].afterlife = afterlife;
     }
 
     /// Marks every living address space as unknown: records were lost.
@@ -221,6 +201,11 @@ impl Model {
     /// Returns every process that was traced, in the order in which they were seen.
     pub fn processes(&self) -> &[Process] {
         &self.processes
+    }
+
+    /// Returns a process that has not exited.
+    pub fn process(&self, tgid: u32) -> Option<&Process> {
+        self.by_tgid.get(&tgid).map(|&at| &self.processes[at])
     }
 
     /// Returns a process that has not exited.
@@ -266,21 +251,6 @@ impl Model {
         self.freed(frames)
     }
 
-    fn add_process(&mut self, tgid: u32, start_ns: u64, spaces: Vec<SpaceId>) -> &mut Process {
-        let at = self.processes.len();
-        self.by_tgid.insert(tgid, at);
-        self.processes.push(Process {
-            tgid,
-            start_ns,
-            comm: String::new(),
-            exe: None,
-            exit_status: None,
-            spaces,
-            faults: FaultCounts::default(),
-        });
-        &mut self.processes[at]
-    }
-
     fn space_id(&mut self, mm: u64) -> SpaceId {
         *self.by_mm.entry(mm).or_insert_with(|| {
             self.spaces.push(AddressSpace::default());
@@ -310,67 +280,6 @@ impl Model {
         })
     }
 
-    fn fork(&mut self, fork: &Fork) -> What {
-        let &Fork { header, child_tgid, followed, parent_mm, .. } = fork;
-        if followed != 0 {
-            let parent = self.by_tgid.get(&header.tgid).map(|&at| &self.processes[at]);
-            let (comm, exe) =
-                parent.map(|parent| (parent.comm.clone(), parent.exe.clone())).unwrap_or_default();
-            let layout = self.by_mm.get(&parent_mm).map(|&SpaceId(at)| self.spaces[at].layout);
-            let space = self.space_id(header.mm);
-            if fork.clone_flags & CLONE_VM == 0
-                && let Some(layout) = layout
-            {
-                self.spaces[space.0].layout = layout;
-            }
-            let child = self.add_process(child_tgid, fork.child_start_ns, vec![space]);
-            (child.comm, child.exe) = (comm, exe);
-        }
-        What::Fork { child: child_tgid, followed: followed != 0 }
-    }
-
-    fn exec(&mut self, exec: &Exec) -> What {
-        let path = text(&exec.path);
-        let space = self.space_id(exec.header.mm);
-        self.spaces[space.0].begin(Layout::from(exec));
-        let tgid = exec.header.tgid;
-        if !self.by_tgid.contains_key(&tgid) {
-            self.add_process(tgid, exec.start_ns, Vec::new());
-        }
-        if let Some(&at) = self.by_tgid.get(&tgid) {
-            let process = &mut self.processes[at];
-            if let Some(SpaceId(before)) = process.space() {
-                self.spaces[before].replaced();
-            } else {
-                process.faults.before = (exec.minor_faults, exec.major_faults);
-            }
-            process.start_ns = exec.start_ns;
-            process.spaces.push(space);
-            process.comm = comm_of(&path);
-            process.exe = Some(path.clone());
-        }
-        What::Exec { path }
-    }
-
-    fn mm_end(&mut self, end: &MmEnd) -> Option<What> {
-        let &MmEnd { header, ledger } = end;
-        let id = self.by_mm.remove(&header.mm)?;
-        let is_last_of_any = self.processes.iter().rev().any(|process| process.space() == Some(id));
-        let keep = is_last_of_any && self.processes.len() <= KEPT_REGION_MAPS;
-        self.spaces[id.0].end(ledger, keep);
-        self.ended.retain(|&(mm, _)| mm != header.mm);
-        self.ended.push_back((header.mm, id));
-        if self.ended.len() > WATCHED_ENDS {
-            self.ended.pop_front();
-        }
-        let pages = |path: Path| ledger.paths[path.index()].resident_pages();
-        let frames = |path: Path| ledger.paths[path.index()].freed_frames;
-        Some(What::MmEnd {
-            zapped: self.zapped(pages(Path::Exec).saturating_add(pages(Path::Exit))),
-            freed: self.freed(frames(Path::Exec).saturating_add(frames(Path::Exit))),
-        })
-    }
-
     /// Returns the bytes of detached pages, if they are counted.
     fn zapped(&self, pages: u64) -> Option<u64> {
         self.evidence.knows(Evidence::Rss, pages.saturating_mul(region_map::PAGE))
@@ -386,13 +295,6 @@ impl Model {
 pub fn text(bytes: &[u8]) -> String {
     let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..len]).into_owned()
-}
-
-/// Returns the name that the kernel gives a process after exec: the last component, 15 bytes
-/// (`TASK_COMM_LEN`).
-fn comm_of(path: &str) -> String {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]).into_owned()
 }
 
 #[cfg(test)]

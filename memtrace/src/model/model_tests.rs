@@ -1,12 +1,16 @@
 #[path = "told_tests.rs"]
 mod told;
 
-use memtrace_common::{Exit, Fault, FileName, Header, PathCounters, TeardownRun};
+use memtrace_common::{
+    Delays, Exec, Exit, Fault, FileName, Fork, Header, MmEnd, PathCounters, TaskSeed, TeardownRun,
+};
 
 use super::*;
 use crate::model::{
     build::{Surroundings, report},
+    life::{CLONE_VM, KEPT_REGION_MAPS, WATCHED_ENDS},
     report::{Host, ProcessReport},
+    space::Layout,
 };
 use region_map::{Backing, PAGE, flag};
 
@@ -83,7 +87,7 @@ fn model(events: &[Event]) -> Model {
 }
 
 fn processes(model: &Model) -> Vec<ProcessReport> {
-    let host = Host { kernel: String::new(), arch: String::new(), page_size: PAGE };
+    let host = Host { page_size: PAGE, ..Host::default() };
     let stats = memtrace_common::ProbeStats::default();
     let surroundings =
         Surroundings { host, start_ns: 0, end_ns: 1, stats, missed: 0, probes: Vec::new() };
@@ -310,7 +314,8 @@ fn frames_that_come_late_are_booked_on_the_address_space_that_ended() {
     ledger.paths[Path::Exit.index()].late_frames = 2;
     let mut delays = Delays { max_ns: 5_000, ..Delays::default() };
     delays.frames[Delays::bucket(5_000)] = 2;
-    model.replace_final_ledger(id, ledger, Some(delays));
+    let afterlife = Afterlife { delays: Some(delays), remanence: None };
+    model.replace_final_ledger(id, ledger, afterlife);
     assert_eq!(model.reclaimed_bytes(), Some(2 * PAGE));
     let reclaimed = &processes(&model)[0].reclaimed;
     let delay = reclaimed.late_delay.expect("two came late");

@@ -3,7 +3,7 @@
 use super::SpaceId;
 
 /// A traced process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     /// What users call its PID.
     pub tgid: u32,

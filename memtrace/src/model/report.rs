@@ -23,7 +23,7 @@ pub struct Report {
 pub const SCHEMA: &str = "memtrace.report/1";
 
 /// The machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,
@@ -31,6 +31,10 @@ pub struct Host {
     pub arch: String,
     /// Bytes of a page.
     pub page_size: u64,
+    /// The kernel zeroes every frame that it hands out (`init_on_alloc`).
+    pub init_on_alloc: Option<bool>,
+    /// The kernel zeroes every frame that it gets back (`init_on_free`).
+    pub init_on_free: Option<bool>,
 }
 
 /// What the figures rest on. Each level knows what the one before it does, and costs more.
@@ -122,6 +126,12 @@ pub struct ProcessReport {
     pub mapped: Mapped,
     /// What left it.
     pub reclaimed: Reclaimed,
+    /// What became of the memory that it gave up by `MADV_FREE`.
+    pub madv_free: MadvFree,
+    /// What went to swap and came back, in the window.
+    pub swap: Swap,
+    /// How long its freed frames kept what was in them; `None` when nobody measured.
+    pub remanence: Option<Remanence>,
     /// Its page faults in the window.
     pub faults: Faults,
     /// What came in against what went out and what is there.
@@ -235,18 +245,31 @@ pub struct KeptByReason {
     pub shmem: u64,
     /// Anonymous, and an address space that a fork shares them with was alive.
     pub shared: u64,
-    /// Nobody knows: still in a per-CPU batch, pinned, part of a huge page, or shared since before
-    /// tracing began.
+    /// Part of a huge page of which another part is still mapped: it goes as a whole.
+    pub huge_page: u64,
+    /// Pinned for a device, as far as the process's `VmPin` says so.
+    pub pinned: u64,
+    /// Taken by reclaim, and still in the swap cache.
+    pub swap: u64,
+    /// Nobody knows: still in a per-CPU batch, pinned, or shared since before tracing began.
     pub unknown: u64,
 }
 
 impl KeptByReason {
     /// Adds others.
     pub fn add(&mut self, other: Self) {
-        self.page_cache = self.page_cache.saturating_add(other.page_cache);
-        self.shmem = self.shmem.saturating_add(other.shmem);
-        self.shared = self.shared.saturating_add(other.shared);
-        self.unknown = self.unknown.saturating_add(other.unknown);
+        let Self { page_cache, shmem, shared, huge_page, pinned, swap, unknown } = self;
+        for (sum, more) in [
+            (page_cache, other.page_cache),
+            (shmem, other.shmem),
+            (shared, other.shared),
+            (huge_page, other.huge_page),
+            (pinned, other.pinned),
+            (swap, other.swap),
+            (unknown, other.unknown),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
     }
 }
 
@@ -259,6 +282,82 @@ pub struct Faults {
     pub major: Option<u64>,
     /// Frames that were zeroed for it.
     pub zeroed: Option<u64>,
+    /// The same by what they are for.
+    pub zeroed_by_kind: ZeroedByKind,
+    /// Frames into which another was copied for it: copy-on-write.
+    pub copied: Option<u64>,
+}
+
+/// Zeroed frames by what they are for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ZeroedByKind {
+    /// Pages of anonymous memory.
+    pub anon: Option<u64>,
+    /// Huge pages of anonymous memory, in frames.
+    pub huge: Option<u64>,
+    /// Pages of tmpfs.
+    pub shmem: Option<u64>,
+}
+
+/// What became of the memory that a process gave up by `MADV_FREE`, bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MadvFree {
+    /// Still there, for the kernel to take.
+    pub now: Option<u64>,
+    /// Resident in a range that was given up, and in use again.
+    pub used_again: Option<u64>,
+    /// Taken by the kernel, in the window.
+    pub taken: Option<u64>,
+}
+
+/// Pages to and from swap, bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Swap {
+    /// Written by reclaim.
+    pub out: Option<u64>,
+    /// Brought back by faults.
+    pub r#in: Option<u64>,
+}
+
+/// How long freed frames kept what was in them, in frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Remanence {
+    /// Frames that the process freed.
+    pub freed: u64,
+    /// Of them, those that nobody got yet: they hold what was in them, unless the kernel clears what
+    /// it gets back ([`Host::init_on_free`]).
+    pub still_free: u64,
+    /// Of those that others got, those that were asked for full of zeros. Whoever got the rest
+    /// overwrites them: a copy, the page cache, the kernel's own data.
+    pub zeroed_for_others: u64,
+    /// Frames that the process got again.
+    pub to_itself: Reuse,
+    /// Frames that others got.
+    pub to_others: Reuse,
+}
+
+/// Frames that were given out again, and how long after they had been freed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reuse {
+    /// How many.
+    pub frames: u64,
+    /// Half of them at most so long (to the next power of two); like the next two 0 without any.
+    pub p50_ns: u64,
+    /// 99 % of them at most so long (to the next power of two).
+    pub p99_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// All of them, by the time that they took; ascending, without empty steps.
+    pub histogram: Vec<Within>,
+}
+
+/// A step of a histogram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Within {
+    /// At most so long, and longer than the step before: a power of two minus one.
+    pub within_ns: u64,
+    /// Frames.
+    pub frames: u64,
 }
 
 /// `in = resident + out + unexplained`, all in bytes.

@@ -34,6 +34,8 @@ pub struct Options {
     pub fault_events: bool,
     /// The processes run already.
     pub running: bool,
+    /// Measure how long freed frames keep what was in them.
+    pub remanence: bool,
     /// Size of the ring buffer, bytes: a power of two and at least a page.
     pub buffer_bytes: u32,
     /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).

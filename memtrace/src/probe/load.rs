@@ -11,7 +11,7 @@ use super::{
     facts,
     plan::{Hook, Program},
 };
-use crate::model::report::Evidence;
+use crate::{model::report::Evidence, source::memory};
 
 /// The probes' object, built by `cargo xtask bpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
@@ -23,7 +23,7 @@ pub(super) fn load(
     evidence: Evidence,
     cpus: u32,
 ) -> Result<Ebpf> {
-    let Options { follow, buffer_bytes, log_level, .. } = options;
+    let Options { follow, remanence, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
     let counts_frames = u32::from(evidence == Evidence::Frames);
     let mut loader = EbpfLoader::new();
@@ -31,6 +31,11 @@ pub(super) fn load(
     for (name, value) in globals.offsets.iter().chain(&globals.others) {
         loader.override_global(name, value, true);
     }
+    let frames = if remanence { memory::frames()?.next_power_of_two() } else { 1 };
+    let (stamps_frames, frame_mask) = (u32::from(remanence), frames - 1);
+    loader.map_max_entries("FRAMES", frames);
+    loader.override_global("STAMPS_FRAMES", &stamps_frames, true);
+    loader.override_global("FRAME_MASK", &frame_mask, true);
     loader.override_global("FOLLOW", &follow, true);
     loader.override_global("COUNTS_FRAMES", &counts_frames, true);
     loader.override_global("SEED_CPUS", &cpus, true);

@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapError},
     programs::Iter,
 };
-use memtrace_common::{COUNTERS, Delays, Event, FileName, Ledger, Region, TaskSeed};
+use memtrace_common::{COUNTERS, Delays, Event, FileName, Ledger, Region, Remanence, TaskSeed};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -42,6 +42,8 @@ struct Mm {
 impl Mm {
     /// `Mm::DEAD` of the probes.
     const DEAD: u32 = 3;
+    /// The part of its number by which its frames are known.
+    const TAG: u64 = (1 << 20) - 1;
 }
 
 impl Probes {
@@ -153,6 +155,15 @@ impl Probes {
         let map = self.bpf.map("DELAYS").context("the object has no map DELAYS")?;
         let delays: HashMap<_, u64, Wire<Delays>> = HashMap::try_from(map)?;
         found(delays.get(&mm, 0)).context("cannot read the delays")
+    }
+
+    /// Reads how long freed frames of an address space kept what was in them, `None` when nobody
+    /// measured, or none were freed.
+    pub fn remanence(&self, mm: u64) -> Result<Option<Remanence>> {
+        let Some(books) = self.books(mm)? else { return Ok(None) };
+        let map = self.bpf.map("REMANENCE").context("the object has no map REMANENCE")?;
+        let remanence: HashMap<_, u64, Wire<Remanence>> = HashMap::try_from(map)?;
+        found(remanence.get(&(books.number & Mm::TAG), 0)).context("cannot read the remanence")
     }
 
     /// Sums what the threads of a process counted and have not added to its mm's counters yet.

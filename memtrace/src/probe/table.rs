@@ -50,6 +50,15 @@ pub const PROBES: &[Probe] = &[
         counted: &[&[("free_tracepoint", RawTracepoint("mm_page_free", 2))]],
     },
     Probe {
+        name: "new frames",
+        gives: "frames zeroed and copied",
+        cost: "every page allocated on the machine: about 0.1 µs a page",
+        wanted: Wanted::Always,
+        evidence: Evidence::Frames,
+        args: NONE,
+        counted: &[&[("alloc_tracepoint", RawTracepoint("mm_page_alloc", 4))]],
+    },
+    Probe {
         name: "write sections",
         gives: "the order of region changes",
         cost: "every lock of an address space: about 0.1 µs",

@@ -35,7 +35,12 @@ mod tests {
     fn a_report_is_indented_and_ends_in_one_newline() {
         let json = render(&Report {
             schema: SCHEMA,
-            host: Host { kernel: "6.18.0".into(), arch: "x86_64".into(), page_size: 4096 },
+            host: Host {
+                kernel: "6.18.0".into(),
+                arch: "x86_64".into(),
+                page_size: 4096,
+                ..Host::default()
+            },
             window: Window {
                 evidence: Evidence::Frames,
                 start_ns: 1,
@@ -57,7 +62,9 @@ mod tests {
           "host": {
             "kernel": "6.18.0",
             "arch": "x86_64",
-            "page_size": 4096
+            "page_size": 4096,
+            "init_on_alloc": null,
+            "init_on_free": null
           },
           "window": {
             "evidence": "frames",

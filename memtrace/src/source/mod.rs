@@ -1,8 +1,11 @@
 //! Where events come from: the probes, `/proc`, or records that were kept.
 
+pub mod batches;
 pub mod live;
+pub mod memory;
 pub mod procfs;
 pub mod replay;
 pub mod sequence;
+pub mod settings;
 pub mod stopped;
 pub mod trace_file;

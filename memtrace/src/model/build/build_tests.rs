@@ -13,7 +13,7 @@ use super::*;
 use crate::model::{
     change::path_name,
     region_map::flag,
-    report::{KeptByReason, PathReport, Reclaimed, Report},
+    report::{Faults, KeptByReason, PathReport, Reclaimed, Report, ZeroedByKind},
 };
 
 const TGID: u32 = 42;
@@ -24,7 +24,7 @@ fn header() -> Header {
 }
 
 fn surroundings(stats: ProbeStats) -> Surroundings {
-    let host = Host { kernel: "6.18.0".to_owned(), arch: "x86_64".to_owned(), page_size: PAGE };
+    let host = Host { page_size: PAGE, ..Host::default() };
     Surroundings { host, start_ns: 1, end_ns: 2, stats, missed: 0, probes: Vec::new() }
 }
 
@@ -127,7 +127,15 @@ fn what_was_not_measured_is_null() {
     assert_eq!(process.state, "unknown");
     assert_eq!(process.exit_code, None);
     assert_eq!(process.memory, Memory { mapped: Some(4 * PAGE), ..Memory::default() });
-    assert_eq!(process.faults, Faults { minor: None, major: None, zeroed: None });
+    assert_eq!(
+        process.faults,
+        Faults {
+            zeroed: Some(0),
+            zeroed_by_kind: ZeroedByKind { anon: Some(0), huge: Some(0), shmem: Some(0) },
+            copied: Some(0),
+            ..Faults::default()
+        }
+    );
     let Balance { r#in, out, resident, unexplained } = process.balance;
     assert_eq!((r#in, out, resident, unexplained), (Some(0), Some(0), None, None));
     let [region] = process.regions.try_into().expect("one region");
@@ -162,7 +170,8 @@ fn residency(pages: std::ops::Range<u64>, resident: u64, anon: u64, lazy_free: u
         lazy_free: lazy_free * PAGE,
         name: Some("[x]".to_owned()),
     };
-    Residency { regions: HashMap::from([(pages.start * PAGE, read.clone())]), total: read }
+    let regions = HashMap::from([(pages.start * PAGE, read.clone())]);
+    Residency { regions, total: read, ..Residency::default() }
 }
 
 #[test]

@@ -1,19 +1,23 @@
 //! Builds the report out of the model and of what was read of the living processes.
 
+mod counted;
 mod reclaimed;
 
 use std::collections::{BTreeMap, HashMap};
 
 use memtrace_common::{Counter, Ledger, Path, PathCounters, ProbeStats};
 
-use self::reclaimed::reclaimed;
+use self::{
+    counted::{faults, madv_free, remanence, swap},
+    reclaimed::reclaimed,
+};
 use super::{
     Model,
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
-        Balance, Evidence, Faults, FreedNotReclaimed, Host, Mapped, Memory, ProbeReport,
-        ProcessReport, RegionReport, Report, ResidentByKind, SCHEMA, Window,
+        Balance, Evidence, FreedNotReclaimed, Host, Mapped, Memory, ProbeReport, ProcessReport,
+        RegionReport, Report, ResidentByKind, SCHEMA, Window,
     },
     space::{AddressSpace, RegionKind, Requests},
 };
@@ -42,6 +46,19 @@ pub struct Residency {
     pub regions: HashMap<u64, RegionResidency>,
     /// Sums over all regions.
     pub total: RegionResidency,
+    /// Resident and anonymous, in ranges that were given up by `MADV_FREE`.
+    pub advised: Option<u64>,
+    /// What of the memory that is not mapped any more is known to be held.
+    pub held: Held,
+}
+
+/// Frames of memory that a process gave up, and what holds them, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Huge pages of which other parts are mapped.
+    pub by_huge_pages: u64,
+    /// Pins for devices (`VmPin`).
+    pub by_pins: u64,
 }
 
 /// What was read of one region, in bytes.
@@ -119,8 +136,11 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
         exit_code: process.exit_code(),
         memory: last.map(|space| memory(model.evidence, space, read)).unwrap_or_default(),
         mapped: mapped(&spaces),
-        reclaimed: reclaimed(model.evidence, &spaces),
-        faults: faults(process),
+        reclaimed: reclaimed(model.evidence, &spaces, read.map(|read| read.held)),
+        madv_free: madv_free(model.evidence, &spaces, read),
+        swap: swap(model.evidence, &spaces),
+        remanence: remanence(&spaces),
+        faults: faults(model.evidence, process, &spaces),
         balance: balance(model.evidence, &spaces, last, read),
         allocators: Vec::new(),
         regions: last.map(|space| regions(model, space, read)).unwrap_or_default(),
@@ -187,15 +207,6 @@ fn mapped(spaces: &[&AddressSpace]) -> Mapped {
         requested: requests.known_bytes(),
         // Nothing runs without a region: none was ever known.
         peak: peak.filter(|&peak| peak > 0),
-    }
-}
-
-fn faults(process: &Process) -> Faults {
-    let counts = process.faults.in_window();
-    Faults {
-        minor: counts.map(|(minor, _)| minor),
-        major: counts.map(|(_, major)| major),
-        zeroed: None,
     }
 }
 

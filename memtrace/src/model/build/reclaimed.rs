@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use memtrace_common::{Counter, Delays, Ledger, Path, PathCounters};
 
-use super::bytes;
+use super::{Held, bytes};
 use crate::model::{
     change::path_name,
     report::{Evidence, KeptByReason, LateDelay, PathReport, Reclaimed},
@@ -69,12 +69,35 @@ impl Left {
         let shared = self.shared_pages.min(anon);
         let [page_cache, shmem, shared, unknown] =
             [page_cache, shmem, shared, anon - shared].map(bytes);
-        Some(KeptByReason { page_cache, shmem, shared, unknown })
+        Some(KeptByReason { page_cache, shmem, shared, unknown, ..KeptByReason::default() })
+    }
+}
+
+/// Gives a reason to what has none, as far as one is known of the process as a whole.
+fn explain(by_path: &mut BTreeMap<&'static str, PathReport>, mut held: Held) {
+    for (&path, report) in by_path {
+        let Some(kept) = &mut report.kept_by_reason else { continue };
+        let mut move_to = |reason: &mut u64, known: u64| {
+            let moved = kept.unknown.min(known);
+            *reason += moved;
+            kept.unknown -= moved;
+            moved
+        };
+        if path == path_name(Path::Pressure) {
+            move_to(&mut kept.swap, u64::MAX);
+        } else {
+            held.by_huge_pages -= move_to(&mut kept.huge_page, held.by_huge_pages);
+            held.by_pins -= move_to(&mut kept.pinned, held.by_pins);
+        }
     }
 }
 
 /// Returns what left these address spaces.
-pub(super) fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaimed {
+pub(super) fn reclaimed(
+    evidence: Evidence,
+    spaces: &[&AddressSpace],
+    held: Option<Held>,
+) -> Reclaimed {
     let mut by_path = BTreeMap::new();
     let mut frames: u64 = 0;
     for path in Path::ALL {
@@ -97,13 +120,14 @@ pub(super) fn reclaimed(evidence: Evidence, spaces: &[&AddressSpace]) -> Reclaim
             },
         );
     }
+    explain(&mut by_path, held.unwrap_or_default());
     let total = evidence.knows(Evidence::Frames, bytes(frames));
     Reclaimed { total, late_delay: late_delay(spaces), by_path }
 }
 
 fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {
     let mut sum = Delays::default();
-    for delays in spaces.iter().filter_map(|space| space.delays.as_ref()) {
+    for delays in spaces.iter().filter_map(|space| space.afterlife.delays.as_ref()) {
         sum.add(delays);
     }
     let (p50_ns, p99_ns) = sum.within(50).zip(sum.within(99))?;
@@ -125,7 +149,7 @@ mod tests {
                 shared_pages: shared,
                 ..Left::default()
             };
-            let KeptByReason { page_cache, shmem, shared, unknown } =
+            let KeptByReason { page_cache, shmem, shared, unknown, .. } =
                 left.kept_by_reason().expect("told");
             let all = page_cache + shmem + shared + unknown;
             assert_eq!(all, left.kept_pages() * PAGE, "every frame that stayed has one reason");
@@ -140,5 +164,26 @@ mod tests {
         assert_eq!(kept([0, 3, 0, 0], 9, 9, 0, 0), [0, 0, 0, 0], "more than nothing cannot stay");
         let older = Left { freed_anon_frames: Ledger::NOT_TOLD, ..Left::default() };
         assert_eq!(older.kept_by_reason(), None);
+    }
+    #[test]
+    fn what_is_known_of_the_process_explains_what_its_paths_do_not() {
+        let unknown = |pages: u64| PathReport {
+            kept_by_reason: Some(KeptByReason { unknown: pages * PAGE, ..KeptByReason::default() }),
+            ..PathReport::default()
+        };
+        let mut by_path = BTreeMap::from([
+            (path_name(Path::DontNeed), unknown(10)),
+            (path_name(Path::Munmap), unknown(10)),
+            (path_name(Path::Pressure), unknown(3)),
+        ]);
+        explain(&mut by_path, Held { by_huge_pages: 12 * PAGE, by_pins: 5 * PAGE });
+        let kept = |path: Path| {
+            let KeptByReason { huge_page, pinned, swap, unknown, .. } =
+                by_path[path_name(path)].kept_by_reason.expect("told");
+            [huge_page, pinned, swap, unknown].map(|bytes| bytes / PAGE)
+        };
+        assert_eq!(kept(Path::DontNeed), [10, 0, 0, 0]);
+        assert_eq!(kept(Path::Munmap), [2, 5, 0, 3]);
+        assert_eq!(kept(Path::Pressure), [0, 0, 3, 0]);
     }
 }

@@ -41,6 +41,7 @@ impl AddressSpace {
                     return range;
                 }
                 self.asked_for.add(mapped.end - mapped.start);
+                self.unadvise(mapped.clone());
                 if call.zapped_pages > 0 {
                     self.given_up[Path::Overmap.index()].add(mapped.end - mapped.start);
                 }
@@ -49,6 +50,7 @@ impl AddressSpace {
             Syscall::Munmap => {
                 if !failed {
                     self.regions.erase(range.clone(), seq);
+                    self.unadvise(range.clone());
                     self.given_up[Path::Munmap.index()].add(range.end - range.start);
                 }
                 range
@@ -74,6 +76,10 @@ impl AddressSpace {
             Syscall::Madvise => {
                 if !failed && let Some(path) = Path::of_advice(third) {
                     self.given_up[path.index()].add(range.end - range.start);
+                    match path {
+                        Path::Free => self.advise(range.clone()),
+                        _ => self.unadvise(range.clone()),
+                    }
                 }
                 range
             }
@@ -125,6 +131,7 @@ impl AddressSpace {
         self.layout.brk = brk;
         if new < old {
             self.regions.erase(new..old, seq);
+            self.unadvise(new..old);
             self.given_up[Path::Brk.index()].add(old - new);
             new..old
         } else {
@@ -142,6 +149,7 @@ impl AddressSpace {
             self.stale = true;
             return;
         }
+        self.unadvise(old.clone());
         if new.start != old.start && old_len > 0 && flags & MREMAP_DONTUNMAP == 0 {
             self.regions.erase(old.clone(), seq);
         }

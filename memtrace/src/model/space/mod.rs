@@ -5,7 +5,7 @@ mod call;
 
 use std::{collections::VecDeque, mem, ops::Range};
 
-use memtrace_common::{Delays, Exec, Ledger, PATHS, Path, Region, TaskSeed};
+use memtrace_common::{Delays, Exec, Ledger, PATHS, Path, Region, Remanence, TaskSeed};
 
 use super::region_map::{Backing, PAGE, RegionMap, Vma, flag};
 
@@ -20,12 +20,14 @@ pub struct AddressSpace {
     pub given_up: [Requests; PATHS],
     /// What system calls asked to map.
     pub asked_for: Requests,
+    /// Ranges that were given up by `MADV_FREE`, and not unmapped or mapped anew since.
+    advised: RegionMap,
     /// The largest size of all regions together, bytes.
     pub peak_bytes: u64,
     /// The kernel's books, as last read.
     pub ledger: Ledger,
-    /// How long late frames took, as last read; `None` when there were none.
-    pub delays: Option<Delays>,
+    /// What became of its frames, as last read.
+    pub afterlife: Afterlife,
     /// Anonymous frames that came back at the teardown: where, as linear page indices, and how many.
     pub torn_down: Vec<(Range<u64>, u64)>,
     /// Pieces of tmpfs that were erased last, with the write section: `shmdt` has no length.
@@ -38,6 +40,15 @@ pub struct AddressSpace {
     pub stale: bool,
     /// Its regions are known: it was seen being built, or read.
     pub regions_known: bool,
+}
+
+/// What became of frames after they were given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Afterlife {
+    /// How long late frames took; `None` when there were none.
+    pub delays: Option<Delays>,
+    /// How long freed frames kept what was in them; `None` when nobody measured.
+    pub remanence: Option<Remanence>,
 }
 
 /// Where the kernel put what has no file name.
@@ -155,8 +166,28 @@ impl AddressSpace {
         self.peak_bytes = self.peak_bytes.max(self.regions.mapped());
     }
 
+    /// Returns the ranges that were given up by `MADV_FREE`, as far as they are still mapped and
+    /// were not given up otherwise since.
+    pub fn advised(&self) -> impl Iterator<Item = Range<u64>> {
+        self.advised.iter().map(|vma| vma.range.clone())
+    }
+
+    /// Notes that the kernel may take a range when it wants to.
+    fn advise(&mut self, range: Range<u64>) {
+        if range.start < range.end {
+            let backing = Backing::Anon { index: range.start / PAGE };
+            self.advised.store(Vma { range, backing, flags: 0, seq: u64::MAX });
+        }
+    }
+
+    /// Notes that what was in a range is gone.
+    fn unadvise(&mut self, range: Range<u64>) {
+        self.advised.erase(range, u64::MAX);
+    }
+
     /// Erases a range as the kernel did.
     pub fn erase(&mut self, region: &Region) {
+        self.unadvise(region.start..region.end);
         for vma in self.regions.erase(region.start..region.end, region.seq) {
             if matches!(vma.backing, Backing::File { shmem: true, .. }) {
                 if self.erased_shmem.len() == WATCHED_ERASES {
@@ -188,6 +219,7 @@ impl AddressSpace {
             self.torn_down = Vec::new();
         }
         self.stale = false;
+        self.advised = RegionMap::default();
         let path = if ledger.paths[Path::Exec.index()].resident_pages() > 0 {
             Path::Exec
         } else {

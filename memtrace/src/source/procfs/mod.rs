@@ -61,6 +61,14 @@ pub fn tgid_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
+/// Returns the bytes that a process has pinned for devices (`VmPin` of `/proc/PID/status`).
+pub fn pinned(tgid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(memory_dir(tgid) + "/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0).saturating_mul(1024))
+}
+
 /// Tells whether an error means that the process exited.
 pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)

@@ -2,6 +2,7 @@
 //! `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 
 use std::{
+    collections::HashMap,
     fs::File,
     io,
     ops::Range,
@@ -124,6 +125,26 @@ const ZERO_PAGE: u64 = 1 << 24;
 
 fn read(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Result<()> {
     let flags = File::open("/proc/kpageflags")?;
+    each_entry(pagemap, range, |_, entry| {
+        if entry & PRESENT == 0 {
+            return Ok(());
+        }
+        // The zero page looks anonymous.
+        if entry & FILE_OR_SHARED != 0 {
+            pages.file += 1;
+        } else if flags_of(&flags, entry & FRAME)? & ZERO_PAGE == 0 {
+            pages.anon += 1;
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` with the number of each page of a range and its entry in the page table.
+fn each_entry(
+    pagemap: &File,
+    range: Range<u64>,
+    mut each: impl FnMut(u64, u64) -> io::Result<()>,
+) -> io::Result<()> {
     let mut bytes = vec![0; 8 * 4096];
     let (mut page, end) = (range.start / PAGE, range.end / PAGE);
     while page < end {
@@ -133,26 +154,55 @@ fn read(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Res
             break;
         }
         for entry in bytes[..len].chunks_exact(8) {
-            let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            if entry & PRESENT == 0 {
-                continue;
-            }
-            // The zero page looks anonymous.
-            if entry & FILE_OR_SHARED != 0 {
-                pages.file += 1;
-            } else if !is_zero(&flags, entry & FRAME)? {
-                pages.anon += 1;
-            }
+            each(page, u64::from_ne_bytes(entry.try_into().unwrap_or_default()))?;
+            page += 1;
         }
-        page += len as u64 / 8;
     }
     Ok(())
 }
 
-fn is_zero(flags: &File, frame: u64) -> io::Result<bool> {
+/// Pages of a huge page.
+const HUGE_PAGES: u64 = 512;
+/// `KPF_THP` of `/proc/kpageflags`.
+const HUGE_PAGE: u64 = 1 << 22;
+
+/// Counts the frames of huge pages that a process has mapped only in part, in `ranges` of bytes: the
+/// frames that it has not mapped, and that nobody gets before it gives up the others.
+///
+/// Errors: as for [`resident`].
+pub fn held_by_huge_pages(
+    tgid: u32,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+) -> io::Result<u64> {
+    let pagemap = File::open(memory_dir(tgid) + "/pagemap")?;
+    let flags = File::open("/proc/kpageflags")?;
+    // Mapped pages by huge frame, of those that lie as the pages of a huge page would.
+    let mut mapped: HashMap<u64, u64> = HashMap::new();
+    for range in ranges {
+        each_entry(&pagemap, range, |page, entry| {
+            let frame = entry & FRAME;
+            let is_mine = entry & PRESENT != 0 && entry & FILE_OR_SHARED == 0;
+            if is_mine && page % HUGE_PAGES == frame % HUGE_PAGES {
+                *mapped.entry(frame / HUGE_PAGES).or_insert(0) += 1;
+            }
+            Ok(())
+        })?;
+    }
+    let mut held = 0;
+    for (frame, pages) in mapped {
+        let is_huge = || Ok::<_, io::Error>(flags_of(&flags, frame * HUGE_PAGES)? & HUGE_PAGE != 0);
+        if pages < HUGE_PAGES && is_huge()? {
+            held += HUGE_PAGES - pages;
+        }
+    }
+    Ok(held)
+}
+
+/// Returns the word of `/proc/kpageflags` about a frame.
+fn flags_of(flags: &File, frame: u64) -> io::Result<u64> {
     let mut word = [0; 8];
     flags.read_exact_at(&mut word, frame * 8)?;
-    Ok(u64::from_ne_bytes(word) & ZERO_PAGE != 0)
+    Ok(u64::from_ne_bytes(word))
 }
 
 #[cfg(test)]
@@ -182,6 +232,35 @@ mod tests {
             let mut pages = ResidentPages::default();
             read(&File::open("/proc/self/pagemap")?, range, &mut pages)?;
             assert_eq!(pages, wanted);
+        }
+        // SAFETY: as above.
+        unsafe { libc::munmap(start, len) };
+        Ok(())
+    }
+    /// Of a huge page the first quarter is given up.
+    #[test]
+    fn the_rest_of_a_huge_page_holds_what_was_unmapped() -> io::Result<()> {
+        const HUGE: usize = (HUGE_PAGES * PAGE) as usize;
+        let (len, flags) = (2 * HUGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, used inside its bounds, and unmapped.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        let huge = start as usize + start.align_offset(HUGE);
+        let range = huge as u64..(huge + HUGE) as u64;
+        // SAFETY: as above.
+        unsafe {
+            libc::madvise(huge as *mut _, HUGE, libc::MADV_HUGEPAGE);
+            (huge as *mut u8).write_volatile(1);
+        }
+        let is_one = resident(std::process::id(), [range.clone()])?.anon == HUGE_PAGES;
+        // Frames are shown to root only, and huge pages may be off or not to be had.
+        if is_one && nix::unistd::geteuid().is_root() {
+            assert_eq!(held_by_huge_pages(std::process::id(), [range.clone()])?, 0);
+            // SAFETY: as above.
+            unsafe { libc::madvise(huge as *mut _, HUGE / 4, libc::MADV_DONTNEED) };
+            let held = held_by_huge_pages(std::process::id(), [range])?;
+            assert_eq!(held, HUGE_PAGES / 4);
         }
         // SAFETY: as above.
         unsafe { libc::munmap(start, len) };

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     model::report::{
-        Balance, Evidence, Faults, LateDelay, Memory, PathReport, ProcessReport, RegionReport,
+        Balance, Evidence, Faults, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
+        RegionReport, Remanence, Reuse, Swap, ZeroedByKind,
     },
     sink::{UNKNOWN, known, printable, signed_size, size},
 };
@@ -159,10 +160,22 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
             "late       half of the frames within {half}, 99 % within {most}, the last after {longest}"
         ));
     }
-    let Faults { minor, major, zeroed } = process.faults;
-    let [minor, major, zeroed] = [minor, major, zeroed]
-        .map(|count| count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()));
-    line(&format!("faults     {minor} minor, {major} major; {zeroed} frames zeroed"));
+    line(&format!("faults     {}", faults(&process.faults)));
+    let MadvFree { now, used_again, taken } = process.madv_free;
+    if path(process, Path::Free).is_some() && now.or(used_again).or(taken).is_some() {
+        let [now, again, taken] = [now, used_again, taken].map(known);
+        line(&format!(
+            "MADV_FREE  {now} there for the taking, {again} in use again, {taken} taken"
+        ));
+    }
+    if let Some(remanence) = &process.remanence {
+        line(&format!("remanence  {}", reuses(remanence)));
+    }
+    if let Swap { out: Some(out), r#in: Some(back) } = process.swap
+        && out.max(back) > 0
+    {
+        line(&format!("swap       {} out, {} back in", size(out), size(back)));
+    }
 
     if traced.is_some_and(|evidence| evidence >= Evidence::Rss) {
         let Balance { r#in, out, resident, unexplained } = process.balance;
@@ -177,6 +190,50 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
             process.allocators.iter().map(|allocator| printable(&allocator.name)).collect();
         line(&format!("allocator  {}", names.join(", ")));
     }
+}
+
+/// Returns the faults, and what they zeroed and copied.
+fn faults(faults: &Faults) -> String {
+    let Faults { minor, major, zeroed, ref zeroed_by_kind, copied } = *faults;
+    let ZeroedByKind { anon, huge, shmem } = *zeroed_by_kind;
+    let known = |count: Option<u64>| count.map_or_else(|| UNKNOWN.to_owned(), |n| n.to_string());
+    let mut text = format!("{} minor, {} major", known(minor), known(major));
+    let kinds = [(anon, "anon"), (huge, "huge"), (shmem, "shmem")];
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter_map(|&(count, kind)| Some(format!("{} {kind}", count.filter(|&n| n > 0)?)))
+        .collect();
+    if !kinds.is_empty() || zeroed.is_some() {
+        text += &format!("; frames zeroed {}", known(zeroed));
+    }
+    if !kinds.is_empty() {
+        text += &format!(" ({})", kinds.join(", "));
+    }
+    if let Some(copied) = copied {
+        text += &format!(", copied {copied}");
+    }
+    text
+}
+
+/// Returns what became of freed frames.
+fn reuses(remanence: &Remanence) -> String {
+    let &Remanence { freed, still_free, zeroed_for_others, ref to_itself, ref to_others } =
+        remanence;
+    let after = |&Reuse { frames, p50_ns, p99_ns, max_ns, .. }: &Reuse| {
+        let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
+        match frames {
+            0 => String::new(),
+            _ => format!(" (half within {half}, 99 % within {most}, the last after {longest})"),
+        }
+    };
+    format!(
+        "of {freed} freed frames it got {} again{}; others got {}{}, {zeroed_for_others} of them \
+         zeroed; {still_free} nobody got yet",
+        to_itself.frames,
+        after(to_itself),
+        to_others.frames,
+        after(to_others),
+    )
 }
 
 /// Returns a time in the largest unit that keeps it at 1 or more.

@@ -168,12 +168,15 @@ fn reasons(process: &ProcessReport) -> Vec<String> {
     for kept in process.reclaimed.by_path.values().filter_map(|path| path.kept_by_reason) {
         sum.add(kept);
     }
-    let KeptByReason { page_cache, shmem, shared, unknown } = sum;
+    let KeptByReason { page_cache, shmem, shared, huge_page, pinned, swap, unknown } = sum;
     let mut reasons = [
         (page_cache, "in the page cache"),
         (shmem, "in tmpfs objects that live on"),
         (shared, "shared with another process since a fork"),
-        (unknown, "not told apart (a per-CPU batch, pinned, half of a huge page)"),
+        (huge_page, "in huge pages of which other parts are mapped"),
+        (pinned, "pinned for devices"),
+        (swap, "on their way to swap"),
+        (unknown, "not told apart"),
     ];
     reasons.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
     let known = reasons.into_iter().filter(|(bytes, _)| *bytes > 0);

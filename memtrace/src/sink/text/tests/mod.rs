@@ -6,7 +6,8 @@ mod whole;
 use super::*;
 use crate::model::report::{
     AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason, LateDelay,
-    Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind, SCHEMA,
+    MadvFree, Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind,
+    SCHEMA, Swap, ZeroedByKind,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };
@@ -16,7 +17,12 @@ const MIB: u64 = 1 << 20;
 fn report(processes: Vec<ProcessReport>) -> Report {
     Report {
         schema: SCHEMA,
-        host: Host { kernel: "6.18.5".into(), arch: "x86_64".into(), page_size: 4096 },
+        host: Host {
+            kernel: "6.18.5".into(),
+            arch: "x86_64".into(),
+            page_size: 4096,
+            ..Host::default()
+        },
         window: Window {
             evidence: Evidence::Frames,
             start_ns: 1_000_000_000,
@@ -50,6 +56,9 @@ fn blank(state: &'static str) -> ProcessReport {
         memory: Memory::default(),
         mapped: Mapped { calls: 0, requested: Some(0), peak: Some(0) },
         reclaimed: Reclaimed { total: Some(0), ..Reclaimed::default() },
+        madv_free: MadvFree::default(),
+        swap: Swap::default(),
+        remanence: None,
         faults: Faults::default(),
         balance: Balance::default(),
         allocators: vec![],
@@ -122,7 +131,13 @@ fn python() -> ProcessReport {
             }),
             by_path: by_path.into(),
         },
-        faults: Faults { minor: Some(54_321), major: Some(2), zeroed: None },
+        faults: Faults {
+            minor: Some(54_321),
+            major: Some(2),
+            zeroed: Some(50_515),
+            zeroed_by_kind: ZeroedByKind { anon: Some(50_003), huge: Some(512), shmem: Some(0) },
+            copied: Some(17),
+        },
         balance: Balance {
             r#in: Some(217 << 20),
             out: Some(217 << 20),

@@ -1,6 +1,7 @@
 use insta::assert_snapshot;
 
 use super::*;
+use crate::model::report::{Remanence, Reuse};
 
 #[test]
 fn an_exited_process_begins_with_what_it_gave_back_and_what_was_left() {
@@ -29,7 +30,7 @@ fn an_exited_process_begins_with_what_it_gave_back_and_what_was_left() {
 
       asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
       late       half of the frames within 1.0 µs, 99 % within 4.2 ms, the last after 12.0 s
-      faults     54321 minor, 2 major; – frames zeroed
+      faults     54321 minor, 2 major; frames zeroed 50515 (50003 anon, 512 huge), copied 17
       balance    in 217.0 MiB = resident 0 B + out 217.0 MiB + unexplained 0 B
 
       largest regions      mapped   resident  prot  kind  name
@@ -77,7 +78,8 @@ fn a_narrow_terminal_gets_the_answer_in_three_lines_and_no_line_too_long() {
       asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
       late       half of the frames within 1.0 µs, 99 % within 4.2 ms, the last
                after 12.0 s
-      faults     54321 minor, 2 major; – frames zeroed
+      faults     54321 minor, 2 major; frames zeroed 50515 (50003 anon, 512 huge),
+               copied 17
       balance    in 217.0 MiB = resident 0 B + out 217.0 MiB + unexplained 0 B
 
       largest regions      mapped   resident  prot  kind  name
@@ -87,6 +89,38 @@ fn a_narrow_terminal_gets_the_answer_in_three_lines_and_no_line_too_long() {
 
     traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5
         x86_64, pages of 4.0 KiB
+    ");
+}
+
+#[test]
+fn what_became_of_given_up_memory_is_told_when_it_was_measured() {
+    let mut process = python();
+    process.reclaimed.by_path.insert("free", left_by(2, 64 * MIB, 0, 0, 0));
+    process.madv_free =
+        MadvFree { now: Some(3 * MIB), used_again: Some(MIB), taken: Some(60 * MIB) };
+    process.swap = Swap { out: Some(8 * MIB), r#in: Some(MIB) };
+    process.remanence = Some(Remanence {
+        freed: 100,
+        still_free: 60,
+        zeroed_for_others: 0,
+        to_itself: Reuse {
+            frames: 30,
+            p50_ns: 1_023,
+            p99_ns: 4_194_303,
+            max_ns: 5_000_000,
+            histogram: vec![],
+        },
+        to_others: Reuse::default(),
+    });
+    let text = render(&report(vec![process]), PLAIN);
+    let start = text.find("  faults").expect("a line about faults");
+    let end = text.find("  balance").expect("a line about the balance");
+    assert_snapshot!(&text[start..end], @"
+    faults     54321 minor, 2 major; frames zeroed 50515 (50003 anon, 512 huge), copied 17
+    MADV_FREE  3.0 MiB there for the taking, 1.0 MiB in use again, 60.0 MiB taken
+    remanence  of 100 freed frames it got 30 again (half within 1.0 µs, 99 % within 4.2 ms, the last
+             after 5.0 ms); others got 0, 0 of them zeroed; 60 nobody got yet
+    swap       8.0 MiB out, 1.0 MiB back in
     ");
 }
 
@@ -106,7 +140,7 @@ fn what_is_unknown_of_a_running_process_is_a_dash_and_never_0() {
         swapped               –
 
       asked for  0 B in 0 calls; at most 0 B were mapped at once
-      faults     – minor, – major; – frames zeroed
+      faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
 
     traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
@@ -149,7 +183,7 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
         all            6   16.0 MiB  8.0 MiB  8.0 MiB   0 B             0 B
 
       asked for  0 B in 0 calls; at most 0 B were mapped at once
-      faults     – minor, – major; – frames zeroed
+      faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
       allocator  glibc 2.41
 
@@ -270,6 +304,8 @@ fn at(evidence: Evidence) -> String {
     }
     (process.reclaimed.total, process.reclaimed.late_delay) = (None, None);
     process.regions.clear();
+    let Faults { minor, major, .. } = process.faults;
+    process.faults = Faults { minor, major, ..Faults::default() };
     if evidence < Evidence::Rss {
         (process.memory, process.balance) = (Memory::default(), Balance::default());
     }
@@ -303,7 +339,7 @@ fn where_frames_are_not_counted_the_answer_is_what_was_detached() {
         all                 18  257.0 MiB  217.1 MiB
 
       asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
-      faults     54321 minor, 2 major; – frames zeroed
+      faults     54321 minor, 2 major
       balance    in 217.0 MiB = resident 0 B + out 217.0 MiB + unexplained 0 B
 
     traced for 12.345 s, evidence rss; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
@@ -327,7 +363,7 @@ fn where_nothing_is_counted_the_answer_is_what_was_asked() {
         all                 18  257.0 MiB
 
       asked for  236.0 MiB in 34 calls; at most 224.0 MiB were mapped at once
-      faults     54321 minor, 2 major; – frames zeroed
+      faults     54321 minor, 2 major
 
     traced for 12.345 s, evidence args; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");

@@ -20,7 +20,7 @@ fn one_look_says_nothing_of_what_was_given_back() {
         reserved                     –
         swapped                      –
 
-      faults     – minor, – major; – frames zeroed
+      faults     – minor, – major
 
     one look, not traced; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
@@ -74,7 +74,8 @@ fn zero_everywhere_is_a_report_without_a_riddle() {
         reserved: Some(0),
         swapped: Some(0),
     };
-    process.faults = Faults { minor: Some(0), major: Some(0), zeroed: Some(0) };
+    process.faults =
+        Faults { minor: Some(0), major: Some(0), zeroed: Some(0), ..Faults::default() };
     process.balance =
         Balance { r#in: Some(0), out: Some(0), resident: Some(0), unexplained: Some(0) };
     let mut zero = report(vec![process]);
@@ -91,7 +92,7 @@ fn zero_everywhere_is_a_report_without_a_riddle() {
         swapped               0 B
 
       asked for  0 B in 0 calls; at most 0 B were mapped at once
-      faults     0 minor, 0 major; 0 frames zeroed
+      faults     0 minor, 0 major; frames zeroed 0
       balance    in 0 B = resident 0 B + out 0 B + unexplained 0 B
 
     traced for 0.000 s, evidence frames; 0 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
@@ -121,7 +122,7 @@ fn hostile_names_are_shown_and_do_nothing() {
         swapped               –
 
       asked for  0 B in 0 calls; at most 0 B were mapped at once
-      faults     – minor, – major; – frames zeroed
+      faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
       allocator  \u{7}
 
