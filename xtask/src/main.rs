@@ -32,7 +32,7 @@ enum Command {
     Bpf(bpf::Options),
     /// Run every check and test that this machine can run, and say which it cannot
     Test,
-    /// Measure what tracing costs, side by side with strace and perf
+    /// Measure what tracing costs, side by side with strace, perf and bpftrace
     Bench(bench::Options),
     /// Run the fuzz targets of the decoders, parsers and the model
     Fuzz(fuzz::Options),

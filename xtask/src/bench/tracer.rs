@@ -1,8 +1,10 @@
-//! The tracers that are compared.
+//! A way to run a workload, and the time that this takes.
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+
+use super::{idle::Idle, workload::Workload};
 
 /// A way to run a command.
 pub(super) struct Tracer {
@@ -10,8 +12,12 @@ pub(super) struct Tracer {
     pub(super) name: &'static str,
     /// What comes before the command; `MEMTRACE` stands for memtrace's path.
     pub(super) prefix: &'static [&'static str],
+    /// Whether it takes the command as one word.
+    pub(super) one_word: bool,
     /// What it looks at.
     pub(super) sees: Sees,
+    /// The level at which memtrace traces an idle process meanwhile.
+    pub(super) elsewhere: Option<&'static str>,
 }
 
 /// What a tracer looks at: only those that look at the same can be compared.
@@ -21,93 +27,78 @@ pub(super) enum Sees {
     Nothing,
     /// Calls and their arguments.
     Calls,
-    /// Each page that comes.
+    /// Each page that comes by a fault; no call.
+    Faults,
+    /// Calls, and each page that comes and goes.
     Pages,
+    /// All that, and each frame that is freed.
+    Frames,
+}
+
+impl Sees {
+    /// Returns what one that sees this lacks beside one that sees `all`, to stand behind its name.
+    pub(super) fn lacks_beside(self, all: Self) -> &'static str {
+        if self == all {
+            return "";
+        }
+        match self {
+            Self::Nothing => ", which looks at nothing,",
+            Self::Calls => ", which looks at no page,",
+            Self::Faults => ", which looks at faults alone,",
+            Self::Pages => ", which looks at no freed frame,",
+            Self::Frames => "",
+        }
+    }
 }
 
 impl Tracer {
     /// Not traced.
-    pub(super) const BARE: Self = Self { name: "bare", prefix: &[], sees: Sees::Nothing };
-}
+    pub(super) const BARE: Self =
+        Self { name: "bare", prefix: &[], one_word: false, sees: Sees::Nothing, elsewhere: None };
 
-/// Not traced, while memtrace traces somebody else.
-pub(super) const UNTRACED: Tracer = Tracer { name: "untraced, memtrace elsewhere", ..Tracer::BARE };
-
-/// All that are compared; the first is what the others are compared with.
-pub(super) const TRACERS: &[Tracer] = &[
-    Tracer::BARE,
-    Tracer {
-        name: "memtrace run",
-        prefix: &["MEMTRACE", "run", "-o", "/dev/null", "--"],
-        sees: Sees::Pages,
-    },
-    Tracer {
-        name: "memtrace run --evidence rss",
-        prefix: &["MEMTRACE", "run", "--evidence", "rss", "-o", "/dev/null", "--"],
-        sees: Sees::Pages,
-    },
-    Tracer {
-        name: "memtrace run --evidence args",
-        prefix: &["MEMTRACE", "run", "--evidence", "args", "-o", "/dev/null", "--"],
-        sees: Sees::Calls,
-    },
-    Tracer {
-        name: "strace -f -e trace=%memory",
-        prefix: &["strace", "-f", "-qq", "-e", "trace=%memory", "-o", "/dev/null"],
-        sees: Sees::Calls,
-    },
-    Tracer {
-        name: "perf trace (memory calls)",
-        prefix: &[
-            "perf",
-            "trace",
-            "-o",
-            "/dev/null",
-            "-e",
-            "mmap,munmap,brk,mremap,madvise,mprotect",
-        ],
-        sees: Sees::Calls,
-    },
-    Tracer {
-        name: "perf trace -F all (faults only)",
-        prefix: &["perf", "trace", "-o", "/dev/null", "-F", "all", "--no-syscalls"],
-        sees: Sees::Pages,
-    },
-];
-
-impl Tracer {
-    /// Runs a command and returns the time that it took, as it says itself.
-    pub(super) fn run(&self, memtrace: &str, command: &[String]) -> Result<u64> {
-        elapsed_ns(&mut self.command(memtrace, command))
+    /// Runs a workload and returns the time that it took, as it says itself.
+    pub(super) fn run(&self, memtrace: &str, workload: &Workload) -> Result<u64> {
+        let _idle = self.elsewhere.map(|level| Idle::traced(memtrace, level)).transpose()?;
+        elapsed_ns(&mut self.command(memtrace, workload))
     }
 
-    /// Returns the command line of a traced command.
-    pub(super) fn command(&self, memtrace: &str, command: &[String]) -> Command {
-        let prefix =
-            self.prefix.iter().map(|&word| if word == "MEMTRACE" { memtrace } else { word });
-        let mut words = prefix.chain(command.iter().map(String::as_str));
-        let mut traced = Command::new(words.next().unwrap_or_default());
+    /// Returns the command line of a workload: its driver, this tracer, what is traced.
+    fn command(&self, memtrace: &str, workload: &Workload) -> Command {
+        let Workload { driver, command, .. } = workload;
+        let mut words = driver.clone();
+        for &word in self.prefix {
+            words.push(if word == "MEMTRACE" { memtrace } else { word }.to_owned());
+        }
+        if self.one_word {
+            words.push(command.join(" "));
+        } else {
+            words.extend_from_slice(command);
+        }
+        let mut words = words.iter();
+        let mut traced = Command::new(words.next().map_or("", String::as_str));
         traced.args(words);
         traced
     }
 }
 
 /// Runs a workload and returns the time that it prints.
-pub(super) fn elapsed_ns(command: &mut Command) -> Result<u64> {
+fn elapsed_ns(command: &mut Command) -> Result<u64> {
     let output = command.stdin(Stdio::null()).output().context("not installed")?;
-    parse(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        format!("does not work here: {}", said.lines().next().unwrap_or("it says nothing"))
-    })
+    parse(&String::from_utf8_lossy(&output.stdout))
+        .with_context(|| format!("does not work here: {}", said(&output.stderr)))
 }
 
-fn parse(text: &str) -> Result<u64> {
-    for line in text.lines() {
-        if let Some(number) = line.strip_prefix("elapsed_ns ") {
-            return number.trim().parse().context("no number");
-        }
-    }
-    bail!("no time")
+fn parse(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("elapsed_ns "))?.trim().parse().ok()
+}
+
+/// Returns the first lines of an error, as they fit into a table: the first alone is often but a
+/// warning.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+    if lines.is_empty() { "it says nothing".to_owned() } else { lines.join("; ").replace('|', "/") }
 }
 
 #[cfg(test)]
@@ -115,17 +106,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_found_between_other_lines() -> Result<()> {
-        assert_eq!(parse("x\nelapsed_ns 12\ny\n")?, 12);
-        assert!(parse("elapsed 12").is_err());
-        Ok(())
+    fn the_time_is_found_between_other_lines() {
+        assert_eq!(parse("x\nelapsed_ns 12\ny\n"), Some(12));
+        assert_eq!(parse("elapsed 12"), None);
     }
 
     #[test]
-    fn a_command_stands_behind_its_tracer() {
-        let command = TRACERS[1].command("/m", &["true".to_owned()]);
-        assert_eq!(command.get_program(), "/m");
-        let args: Vec<_> = command.get_args().collect();
-        assert_eq!(args, ["run", "-o", "/dev/null", "--", "true"]);
+    fn an_error_behind_a_warning_is_told_too() {
+        assert_eq!(said(b"a warning\n\nno | here\n"), "a warning; no / here");
+        assert_eq!(said(b""), "it says nothing");
+    }
+
+    fn line(tracer: &Tracer, driver: &[&str]) -> Vec<String> {
+        let workload = Workload {
+            name: "w",
+            driver: driver.iter().map(|&word| word.to_owned()).collect(),
+            command: vec!["sleep".to_owned(), "1".to_owned()],
+            units: 1,
+            unit: "second",
+            faults: false,
+        };
+        let command = tracer.command("/m", &workload);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_command_stands_behind_its_tracer_and_a_driver_before_it() {
+        let tracer = Tracer { prefix: &["MEMTRACE", "run", "--"], ..Tracer::BARE };
+        assert_eq!(line(&tracer, &[]), ["/m", "run", "--", "sleep", "1"]);
+        assert_eq!(line(&tracer, &["drive"]), ["drive", "/m", "run", "--", "sleep", "1"]);
+    }
+
+    #[test]
+    fn a_tracer_that_wants_one_word_gets_one() {
+        let tracer = Tracer { prefix: &["bpftrace", "-c"], one_word: true, ..Tracer::BARE };
+        assert_eq!(line(&tracer, &[]), ["bpftrace", "-c", "sleep 1"]);
     }
 }

@@ -1,31 +1,57 @@
 //! What the benchmark traces. Prints the time of its inner loop alone, so that what a tracer takes
 //! to start does not count: `elapsed_ns N`.
 
-use std::{process::ExitCode, ptr, time::Instant};
+mod redis;
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    ptr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
 
 const PAGE: usize = 4096;
 /// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
 const PR_SET_THP_DISABLE: i32 = 41;
+const USAGE: &str = "bench-workload map-unmap ROUNDS | fault-storm PAGES ROUNDS | \
+                     redis-set REQUESTS SOCKET SERVER…";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let numbers: Vec<usize> = args.iter().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    match elapsed(&args) {
+        Ok(elapsed) => {
+            println!("elapsed_ns {}", elapsed.as_nanos());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench-workload: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn elapsed(args: &[String]) -> Result<Duration> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["map-unmap", rounds] => Ok(storms(0, rounds.parse()?)),
+        ["fault-storm", pages, rounds] => Ok(storms(pages.parse()?, rounds.parse()?)),
+        ["redis-set", requests, socket, ..] => {
+            redis::set(requests.parse()?, Path::new(socket), &args[3..])
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn storms(pages: usize, rounds: usize) -> Duration {
     // SAFETY: changes this process's own setting: faults are to be of 4 KiB.
     unsafe { libc::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) };
-    let (rounds, pages) = match (args.first().map(String::as_str), numbers.as_slice()) {
-        (Some("map-unmap"), &[rounds]) => (rounds, 0),
-        (Some("fault-storm"), &[pages, rounds]) => (rounds, pages),
-        _ => {
-            eprintln!("bench-workload map-unmap ROUNDS | fault-storm PAGES ROUNDS");
-            return ExitCode::FAILURE;
-        }
-    };
     let start = Instant::now();
     for _ in 0..rounds {
         storm(pages);
     }
-    println!("elapsed_ns {}", start.elapsed().as_nanos());
-    ExitCode::SUCCESS
+    start.elapsed()
 }
 
 /// Maps, touches so many pages, and unmaps.
