@@ -236,6 +236,36 @@ impl Delays {
     }
 }
 
+/// Whose an address space is. With [`Owner::tgid`] 0: a program in a cgroup.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Owner {
+    /// Its name, zero-terminated.
+    pub comm: [u8; 16],
+    /// Number of its cgroup (version 2): the inode number of its folder.
+    pub cgroup: u64,
+    /// Process id as userspace knows it.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What left address spaces that ended, summed over a program in a cgroup.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Sum {
+    /// How many they were.
+    pub spaces: u64,
+    /// What left, by [`Path`].
+    pub paths: [PathCounters; PATHS],
+    /// Operations that detached pages, by [`Path`].
+    pub operations: [u64; PATHS],
+}
+
 /// How long freed frames of an address space kept what was in them, before they were given out again.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,

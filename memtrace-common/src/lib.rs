@@ -18,6 +18,6 @@ pub use event::{
     Syscall, TaskSeed, TeardownRun,
 };
 pub use ledger::{
-    COUNTERS, Counter, DELAY_BUCKETS, Delays, FILLS, Fill, Ledger, PATHS, Path, PathCounters,
-    ProbeStats, Remanence,
+    COUNTERS, Counter, DELAY_BUCKETS, Delays, FILLS, Fill, Ledger, Owner, PATHS, Path,
+    PathCounters, ProbeStats, Remanence, Sum,
 };

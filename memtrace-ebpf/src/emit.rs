@@ -71,6 +71,9 @@ pub(crate) fn emit_unnumbered<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
 
 #[inline(always)]
 fn write<R: Record + 'static>(stats: *mut ProbeStats, sequence: u16, fill: impl FnOnce(*mut R)) {
+    if kernel::MACHINE.load() == 1 {
+        return;
+    }
     match EVENTS.reserve::<R>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());

@@ -17,8 +17,8 @@ pub(crate) trait Evidence {
     /// Returns the current task's address space.
     fn current_mm() -> u64;
 
-    /// Follows an address space that fork or exec built.
-    fn adopt(mm: u64);
+    /// Follows an address space that fork or exec built for a task.
+    fn adopt(mm: u64, task: Typed);
 
     /// Notes that a fork made `child` of `parent`, which may be the same.
     fn born(parent: u64, child: u64);
@@ -46,8 +46,11 @@ impl Evidence for Counted {
     }
 
     #[inline(always)]
-    fn adopt(mm: u64) {
+    fn adopt(mm: u64, task: Typed) {
         books::adopt(mm);
+        if kernel::MACHINE.load() == 1 {
+            books::own(mm, task);
+        }
     }
 
     #[inline(always)]
@@ -83,7 +86,7 @@ impl Evidence for Args {
     }
 
     #[inline(always)]
-    fn adopt(mm: u64) {
+    fn adopt(mm: u64, _task: Typed) {
         Self::follow(mm);
     }
 

@@ -28,7 +28,7 @@ macro_rules! offsets {
 // See `memtrace_common::control::FIELDS`.
 offsets! {
     TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_COMM, TASK_SIGNAL, TASK_LEADER, TASK_START,
-    TASK_MIN_FLT, TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, SIGNAL_LIVE, SIGNAL_MIN_FLT,
+    TASK_MIN_FLT, TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, TASK_CGROUPS, SET_CGROUP, CGROUP_NODE, NODE_ID, SIGNAL_LIVE, SIGNAL_MIN_FLT,
     SIGNAL_MAJ_FLT, SIGNAL_FLAGS, SIGNAL_GROUP_EXIT_CODE, MM_USERS, MM_TREE, MM_RSS, MM_START_BRK, MM_BRK, MM_START_STACK,
     MM_VDSO, PERCPU_COUNT, PERCPU_COUNTERS, VMA_START, VMA_END, VMA_MM, VMA_FLAGS, VMA_PGOFF,
     VMA_FILE, FILE_INODE, FILE_DENTRY, INODE_INO, INODE_SB, SB_DEV, SB_MAGIC, DENTRY_NAME, DENTRY_HASH,
@@ -39,6 +39,8 @@ offsets! {
 globals! {
     /// 1 when children of traced processes are traced too.
     FOLLOW: u32 = 0,
+    /// 1 when every process of the machine is counted, and nothing is sent (`memtrace ledger`).
+    MACHINE: u32 = 0,
     /// 1 when frames that come back are counted (`--evidence frames`).
     COUNTS_FRAMES: u32 = 0,
     /// 1 when it is measured how long freed frames keep what was in them (`--remanence`).

@@ -162,7 +162,7 @@ fn book_own(task: &mut Task, index: u64, frames: u64, anon: bool) {
     if anon {
         task.freed_anon += frames;
         task.unbooked_anon += frames;
-        if task.nr == TEARDOWN {
+        if task.nr == TEARDOWN && kernel::MACHINE.load() == 0 {
             note_run(task, index, frames);
         }
     }

@@ -8,20 +8,23 @@
 mod family;
 mod fills;
 mod frames;
+mod machine;
 mod operation;
 mod pages;
 mod remanence;
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
-use memtrace_common::{COUNTERS, Ledger, PathCounters};
+use memtrace_common::{COUNTERS, Ledger, Owner, PATHS, PathCounters};
 
 pub(crate) use self::{
     family::{born, died},
     fills::{allocated, is_data},
     frames::{Freed, book_freed},
+    machine::{discover, own},
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
     remanence::{freed, given_out},
@@ -62,6 +65,10 @@ pub(crate) struct Mm {
     family: u64,
     /// The VMA that was stored last.
     pub(crate) stored: Stored,
+    /// Whose it is; only of the whole machine, as the next.
+    owner: Owner,
+    /// Operations that detached pages, by path.
+    operations: [u64; PATHS],
 }
 
 /// A VMA as it was when it was stored.
@@ -131,23 +138,26 @@ pub(crate) fn followed(mm: u64) -> Option<*mut Mm> {
 /// there is no room.
 #[inline(always)]
 pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
-    if let Some(books) = followed(mm) {
-        return Some(books);
+    let books = followed(mm).or_else(|| take(mm, state));
+    if books.is_none() {
+        emit::untracked();
     }
+    books
+}
+
+/// Opens the books of an address space that is not followed, if there is room.
+#[inline(always)]
+fn take(mm: u64, state: u32) -> Option<*mut Mm> {
+    let slot = pages::take_slot()?;
     // SAFETY: a live map value that is only accessed atomically.
     let number = unsafe { atomic::add(FOLLOWED.get_ptr_mut(0)?, 1) } + 1;
-    let Some(slot) = pages::take_slot() else {
-        emit::untracked();
-        return None;
-    };
     forget(mm);
     frames::forget_delays(mm);
     // SAFETY: a zeroed value that nobody writes to.
     let empty = unsafe { &*EMPTY_MM.get_ptr(0)? };
-    let inserted = MMS.insert(mm, empty, 0);
+    let inserted = MMS.insert(mm, empty, u64::from(BPF_NOEXIST));
     let Some(books) = followed(mm).filter(|_| inserted.is_ok()) else {
         pages::give_slot(slot);
-        emit::untracked();
         return None;
     };
     // SAFETY: a live map value; what is zeroed is being seeded, so that nobody counts in it yet.
@@ -172,7 +182,12 @@ fn forget(mm: u64) {
     let Some(books) = MMS.get_ptr(mm) else { return };
     // SAFETY: a live map value.
     let (state, slot) = unsafe { ((*books).state, (*books).slot) };
-    if state == Mm::DEAD && MMS.remove(mm).is_ok() {
+    if state != Mm::DEAD {
+        return;
+    }
+    // SAFETY: as above.
+    machine::fold(unsafe { &*books });
+    if MMS.remove(mm).is_ok() {
         pages::give_slot(slot);
     }
 }

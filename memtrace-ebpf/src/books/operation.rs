@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use memtrace_common::Path;
 
-use super::{family, frames};
+use super::{family, frames, machine};
 use crate::kernel::{self, PAGE_SHIFT, Typed};
 
 /// What each thread of a followed process is doing, by tid.
@@ -195,6 +195,7 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     }
     task.state = Task::ENDED;
     frames::book_task(task);
+    machine::count(task);
     note_outstanding(task);
     let has_range = task.low != 0 || task.high != u64::MAX;
     if kernel::COUNTS_FRAMES.load() == 1 && has_range && task.zapped_anon > task.freed_anon {
@@ -223,6 +224,7 @@ pub(crate) fn end_teardown(mm: u64) {
     {
         frames::flush_run(task);
         frames::book_task(task);
+        machine::count(task);
         note_outstanding(task);
         task.state = Task::ENDED;
     }

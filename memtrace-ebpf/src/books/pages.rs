@@ -61,6 +61,13 @@ pub(super) fn give_slot(slot: u32) {
     let _ = FREE_SLOTS.push(slot, 0);
 }
 
+/// Tells whether an address space has a share of this CPU's.
+#[inline(always)]
+fn has_share(books: &Mm) -> bool {
+    // SAFETY: this CPU's live map value.
+    SHARES.get_ptr(books.slot).is_some_and(|share| unsafe { (*share).owner } == books.number)
+}
+
 /// Returns this CPU's share of an address space: zero on a CPU that it did not run on.
 #[inline(always)]
 fn share(books: &Mm) -> Option<&'static mut Share> {
@@ -83,6 +90,10 @@ pub(crate) fn seed(mm: Typed) -> bool {
     let books = unsafe { &mut *books };
     if books.state != Mm::SEEDING {
         settle(mm, books);
+        return true;
+    }
+    if kernel::RSS_HAS_COUNT.load() == 0 && has_share(books) {
+        // Another process has it as well (`CLONE_VM`).
         return true;
     }
     for member in 0..COUNTERS {
@@ -141,7 +152,7 @@ fn count(mm: Typed, member: u32) -> i64 {
 /// Reads one percpu counter of an mm: its shared part and this CPU's share
 /// (lib/percpu_counter.c, 6.2 to 7.3).
 #[inline(always)]
-fn counter(mm: Typed, member: u32) -> Option<(i64, i32)> {
+pub(super) fn counter(mm: Typed, member: u32) -> Option<(i64, i32)> {
     let at = kernel::MM_RSS.load() + member * kernel::PERCPU_SIZE.load();
     let shared = mm.load_at::<i64>(at + kernel::PERCPU_COUNT.load());
     let shares = mm.load_at::<u64>(at + kernel::PERCPU_COUNTERS.load());

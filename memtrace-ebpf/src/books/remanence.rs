@@ -11,7 +11,7 @@ use memtrace_common::{Delays, Remanence};
 use super::{MMS, add, fills, followed};
 use crate::kernel;
 
-/// When each frame came back and whose it was: a [`Stamp`], 0 for a frame that was given out. By the
+/// When each frame came back and whose it was: a [`stamp`], 0 for a frame that was given out. By the
 /// address of its `struct page`; userspace sets the size to a power of two that holds every frame.
 #[map]
 static FRAMES: Array<u64> = Array::with_max_entries(1, 0);
@@ -33,20 +33,16 @@ const MOST_FRAMES: u64 = 512;
 /// The tag of an address space: the lower bits of its number.
 const TAG: u64 = (1 << 20) - 1;
 
-/// A time, in units of 16 ns, and a tag. It goes around after three days.
-struct Stamp;
+/// Returns a stamp: a time, in units of 16 ns, and a tag. It goes around after three days.
+#[inline(always)]
+const fn stamp(now_ns: u64, tag: u64) -> u64 {
+    (now_ns >> 4) << 20 | tag
+}
 
-impl Stamp {
-    #[inline(always)]
-    const fn new(now_ns: u64, tag: u64) -> u64 {
-        (now_ns >> 4) << 20 | tag
-    }
-
-    /// Returns how long ago it was set.
-    #[inline(always)]
-    const fn age_ns(stamp: u64, now_ns: u64) -> u64 {
-        (Self::new(now_ns, 0).wrapping_sub(stamp & !TAG) >> 20) << 4
-    }
+/// Returns how long ago a stamp was set.
+#[inline(always)]
+const fn age_ns(stamped: u64, now_ns: u64) -> u64 {
+    (stamp(now_ns, 0).wrapping_sub(stamped & !TAG) >> 20) << 4
 }
 
 /// Returns the place of a frame.
@@ -78,7 +74,7 @@ pub(crate) fn freed(page: u64, frames: u64, mm: u64) {
     let Some(remanence) = REMANENCE.get_ptr(tag) else { return };
     // SAFETY: a live map value that is only written atomically.
     add(unsafe { &raw const (*remanence).freed_frames }, frames);
-    let stamp = Stamp::new(kernel::now_ns(), tag);
+    let stamp = stamp(kernel::now_ns(), tag);
     for frame in 0..MOST_FRAMES {
         if frame >= frames {
             break;
@@ -108,7 +104,7 @@ pub(crate) fn given_out(page: u64, order: u64, gfp: u64, mm: u64) {
         }
         // SAFETY: as above.
         unsafe { *place = 0 };
-        book(stamp, own, Stamp::age_ns(stamp, now_ns), fills::is_zeroed(gfp));
+        book(stamp, own, age_ns(stamp, now_ns), fills::is_zeroed(gfp));
     }
 }
 

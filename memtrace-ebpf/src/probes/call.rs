@@ -94,6 +94,12 @@ fn returned(regs: *const pt_regs, ret: i64) -> i32 {
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     let nr = unsafe { (*regs).orig_rax };
     let Some(syscall) = syscall(nr) else { return 0 };
+    if kernel::MACHINE.load() == 1 {
+        if let Some(task) = books::known_task() {
+            books::end(task, nr);
+        }
+        return 0;
+    }
     let mut mm = Counted::current_mm();
     if matches!(syscall, Syscall::ProcessMadvise)
         && let Some(task) = books::known_task()

@@ -19,7 +19,11 @@ use crate::{
 #[btf_tracepoint(function = "rss_stat")]
 fn rss_tracepoint(ctx: BtfTracePointContext) -> i32 {
     let mm = Typed::new(ctx.arg::<*const u8>(0));
-    let Some(books) = books::followed(mm.address()) else { return 0 };
+    let books = match books::followed(mm.address()) {
+        None if kernel::MACHINE.load() == 1 => books::discover(mm),
+        followed => followed,
+    };
+    let Some(books) = books else { return 0 };
     // SAFETY: a live map value, only written atomically once it is live.
     let books = unsafe { &*books };
     if books.state == Mm::SEEDING {

@@ -38,8 +38,16 @@ fn anchor_iter(_ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 fn seed_iter(ctx: *mut c_void) -> i32 {
-    seed(ctx, |_, mm| {
+    seed(ctx, |task, mm| {
+        if kernel::MACHINE.load() == 1
+            && task.load::<u32>(&kernel::TASK_PID) != task.load::<u32>(&kernel::TASK_TGID)
+        {
+            return None;
+        }
         let tracked = books::seed(mm);
+        if kernel::MACHINE.load() == 1 {
+            books::own(mm.address(), task);
+        }
         let mut rss_pages = [0; COUNTERS];
         if let Some(books) = books::followed(mm.address()) {
             // SAFETY: a live map value.

@@ -30,11 +30,17 @@ fn fork_args(ctx: BtfTracePointContext) -> i32 {
     forked::<Args>(&ctx)
 }
 
+/// Tells whether a process is traced.
+#[inline(always)]
+fn is_traced(tgid: u32) -> bool {
+    // SAFETY: the map's value is only looked at for its presence.
+    kernel::MACHINE.load() == 1 || unsafe { TRACED.get(tgid) }.is_some()
+}
+
 #[inline(always)]
 fn forked<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
     let parent = kernel::tgid();
-    // SAFETY: the map's value is only looked at for its presence.
-    if unsafe { TRACED.get(parent) }.is_none() {
+    if !is_traced(parent) {
         return 0;
     }
     let child = Typed::new(ctx.arg::<*const u8>(0));
@@ -43,12 +49,16 @@ fn forked<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
         return 0;
     }
     let mm: u64 = child.load(&kernel::TASK_MM);
-    let followed = kernel::FOLLOW.load();
-    if followed == 1 {
-        let _ = TRACED.insert(child_tgid, 0, 0);
-        E::adopt(mm);
-    }
     let parent_mm = E::current_mm();
+    let followed = kernel::FOLLOW.load();
+    if kernel::MACHINE.load() == 1 {
+        if mm != 0 && mm != parent_mm {
+            E::adopt(mm, child);
+        }
+    } else if followed == 1 {
+        let _ = TRACED.insert(child_tgid, 0, 0);
+        E::adopt(mm, child);
+    }
     E::born(parent_mm, mm);
     debug!(ctx, "fork: {} -> {}", parent, child_tgid);
     E::emit(Fork {
@@ -77,8 +87,7 @@ fn exec_args(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn executed<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
-    // SAFETY: the map's value is only looked at for its presence.
-    if unsafe { TRACED.get(kernel::tgid()) }.is_none() {
+    if !is_traced(kernel::tgid()) {
         return 0;
     }
     let task = Typed::new(ctx.arg::<*const u8>(0));
@@ -86,7 +95,7 @@ fn executed<E: Evidence>(ctx: &BtfTracePointContext) -> i32 {
     if mm.is_null() {
         return 0;
     }
-    E::adopt(mm.address());
+    E::adopt(mm.address(), task);
     let filename: u64 = kernel::read(ctx.arg(2), &kernel::BPRM_FILENAME);
     debug!(ctx, "exec: {}", kernel::tgid());
     let (minor_faults, major_faults) = faults(task);

@@ -3,6 +3,7 @@
 mod attach;
 mod doctor;
 mod failure;
+mod ledger;
 mod maps;
 mod output;
 mod replay;
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Run),
     /// Traces running processes until Ctrl-C, a duration or their exit, then reports.
     Attach(attach::Attach),
+    /// Counts what leaves every process of the machine, at little cost.
+    Ledger(ledger::Ledger),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
     /// Reports from a trace that was kept, without root and on any machine.
@@ -148,6 +151,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),
+        Command::Ledger(ledger) => ledger.main(&common),
         Command::Maps(maps) => maps.main(&common),
         Command::Replay(replay) => replay.main(&common),
         Command::Verify(verify) => verify.main(&common),

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Common, Failure, Format};
 use crate::{
-    model::report::Report,
+    model::{machine::MachineReport, report::Report},
     sink::{
         json,
         text::{self, Style},
@@ -64,6 +64,15 @@ impl Output {
         let text = match self.format {
             Format::Json => json::render(report),
             Format::Text => text::render(report, self.style()),
+        };
+        self.write_text(&text)
+    }
+
+    /// Writes what left every process of the machine; as JSON in one line, since others follow.
+    pub(super) fn write_machine(&mut self, report: &MachineReport) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Json => json::line(report),
+            Format::Text => text::render_machine(report, self.style()) + "\n",
         };
         self.write_text(&text)
     }

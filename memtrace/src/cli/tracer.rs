@@ -60,6 +60,7 @@ impl Tracer {
         let diagnostics = common.verbose >= 2;
         let options = Options {
             evidence: tracing.evidence.map(Evidence::from),
+            machine: false,
             follow: tracing.follow,
             fault_events: tracing.events == Some(EventKind::Faults),
             running,
@@ -74,12 +75,7 @@ impl Tracer {
         for probe in follower.probes().report() {
             log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
         }
-        // Reading the kernel's types took more memory than tracing will.
-        // SAFETY: gives free memory of the allocator back to the kernel.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        trim();
         let start_ns = now_ns()?;
         let evidence = follower.probes().evidence();
         Ok(Self {
@@ -242,6 +238,15 @@ impl Tracer {
             }
         }
         Ok(report(self.follower.model(), surroundings, &residency))
+    }
+}
+
+/// Gives memory back: reading the kernel's types took more than tracing will.
+pub(super) fn trim() {
+    // SAFETY: gives free memory of the allocator back to the kernel.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod change;
 mod life;
+pub mod machine;
 pub mod process;
 pub mod region_map;
 pub mod report;

@@ -28,6 +28,8 @@ use crate::model::report::{Evidence, ProbeReport};
 pub struct Options {
     /// What the figures shall rest on; `None` for the most that this kernel gives.
     pub evidence: Option<Evidence>,
+    /// Count every process of the machine, and follow none.
+    pub machine: bool,
     /// Trace children too.
     pub follow: bool,
     /// One event for each page fault.
@@ -45,8 +47,9 @@ pub struct Options {
 impl Options {
     /// Chooses the hooks for what was asked.
     fn plan(&self, facts: &KernelFacts) -> Result<(Evidence, Plan, Option<Unsupported>)> {
-        let &Self { evidence, fault_events, running, .. } = self;
-        let asked = Asked { evidence: evidence.unwrap_or_default(), fault_events, running };
+        let &Self { evidence, fault_events, machine, running, .. } = self;
+        let asked =
+            Asked { evidence: evidence.unwrap_or_default(), fault_events, machine, running };
         Ok(match evidence {
             Some(evidence) => (evidence, plan(PROBES, facts, asked)?, None),
             None => plan_best(PROBES, facts, asked)?,
@@ -92,8 +95,9 @@ pub fn examine() -> Result<KernelFacts> {
 impl Probes {
     /// Loads the object, attaches every probe that is wanted.
     pub fn attach(options: Options) -> Result<Self> {
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        // One after the other: each takes many megabytes.
         let (mut facts, globals) = facts::read(&KernelBtf::read()?);
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let cpus = online_cpus()?;
         // The level does not depend on what only a trial shows.
         facts.trampolines = true;
@@ -118,6 +122,9 @@ impl Probes {
             if at + 1 == probes.plan.len() && evidence > Evidence::Args {
                 // Snapshots come last in the table: the others need what it learns of each CPU.
                 probes.anchor()?;
+                if options.machine {
+                    probes.seed_machine()?;
+                }
             }
         }
         Ok(probes)

@@ -27,7 +27,7 @@ fn needed_by(global: &str, percpu_counters: bool) -> Option<Evidence> {
         // Threads count for themselves only where the mm's counters are not per CPU.
         "TASK_RSS_CACHE" => (!percpu_counters).then_some(Evidence::Rss),
         // Only shown: a kernel without it shows less.
-        "MM_VDSO" => None,
+        "MM_VDSO" | "TASK_CGROUPS" | "SET_CGROUP" | "CGROUP_NODE" | "NODE_ID" => None,
         "MM_START_BRK" | "MM_BRK" | "MM_START_STACK" | "BPRM_FILENAME" => Some(Evidence::Args),
         _ if global.starts_with("TASK_") || global.starts_with("SIGNAL_") => Some(Evidence::Args),
         _ if global.starts_with("PAGE_") => Some(Evidence::Frames),

@@ -23,7 +23,7 @@ pub(super) fn load(
     evidence: Evidence,
     cpus: u32,
 ) -> Result<Ebpf> {
-    let Options { follow, remanence, buffer_bytes, log_level, .. } = options;
+    let Options { machine, follow, remanence, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
     let counts_frames = u32::from(evidence == Evidence::Frames);
     let mut loader = EbpfLoader::new();
@@ -36,6 +36,8 @@ pub(super) fn load(
     loader.map_max_entries("FRAMES", frames);
     loader.override_global("STAMPS_FRAMES", &stamps_frames, true);
     loader.override_global("FRAME_MASK", &frame_mask, true);
+    let machine = u32::from(machine);
+    loader.override_global("MACHINE", &machine, true);
     loader.override_global("FOLLOW", &follow, true);
     loader.override_global("COUNTS_FRAMES", &counts_frames, true);
     loader.override_global("SEED_CPUS", &cpus, true);

@@ -7,7 +7,9 @@ use aya::{
     maps::{HashMap, MapError},
     programs::Iter,
 };
-use memtrace_common::{COUNTERS, Delays, Event, FileName, Ledger, Region, Remanence, TaskSeed};
+use memtrace_common::{
+    COUNTERS, Delays, Event, FileName, Ledger, Owner, PATHS, Region, Remanence, TaskSeed,
+};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -27,21 +29,25 @@ use crate::{
 /// The value of the map `MMS`: the books and what the probes keep beside them.
 #[derive(Clone, Copy, FromBytes, IntoBytes)]
 #[repr(C)]
-struct Mm {
-    ledger: Ledger,
+pub(super) struct Mm {
+    pub(super) ledger: Ledger,
     shared: [i64; COUNTERS],
-    state: u32,
+    pub(super) state: u32,
     seeded: u32,
-    number: u64,
+    pub(super) number: u64,
     slot: u32,
     reserved: u32,
     family: u64,
     stored: [u64; 7],
+    pub(super) owner: Owner,
+    pub(super) operations: [u64; PATHS],
 }
 
 impl Mm {
+    /// `Mm::SEEDING` of the probes.
+    pub(super) const SEEDING: u32 = 0;
     /// `Mm::DEAD` of the probes.
-    const DEAD: u32 = 3;
+    pub(super) const DEAD: u32 = 3;
     /// The part of its number by which its frames are known.
     const TAG: u64 = (1 << 20) - 1;
 }
@@ -199,7 +205,7 @@ impl Probes {
         on_each_cpu(&self.cpus, || read_iter(fd.as_fd(), Scope::Thread(process::id())).map(drop))
     }
 
-    fn program_fd(&mut self, name: &str) -> Result<std::os::fd::OwnedFd> {
+    pub(super) fn program_fd(&mut self, name: &str) -> Result<std::os::fd::OwnedFd> {
         let program: &mut Iter = program(&mut self.bpf, name)?.try_into()?;
         Ok(program.fd()?.as_fd().try_clone_to_owned()?)
     }
@@ -245,7 +251,7 @@ fn found<T>(value: Result<Wire<T>, MapError>) -> Result<Option<T>, MapError> {
     }
 }
 
-fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
+pub(super) fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u8>> {
     match iter::run(program, scope) {
         Ok(bytes) => Ok(bytes),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {
@@ -256,7 +262,7 @@ fn read_iter(program: std::os::fd::BorrowedFd<'_>, scope: Scope) -> Result<Vec<u
 }
 
 /// Runs `work` on each CPU in turn, then lets this thread run where it ran before.
-fn on_each_cpu(cpus: &[usize], mut work: impl FnMut() -> Result<()>) -> Result<()> {
+pub(super) fn on_each_cpu(cpus: &[usize], mut work: impl FnMut() -> Result<()>) -> Result<()> {
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this).context("cannot read the CPU affinity")?;
     let mut result = Ok(());

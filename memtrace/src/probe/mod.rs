@@ -6,5 +6,6 @@ pub mod facts;
 mod iter;
 pub mod load;
 pub mod look;
+mod machine;
 pub mod plan;
 pub mod table;

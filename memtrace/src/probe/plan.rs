@@ -86,6 +86,8 @@ pub type Program = (&'static str, Hook);
 pub enum Wanted {
     /// Without it the report would be wrong: its absence is an error.
     Always,
+    /// Unless every process of the machine is counted: then without it less is known, not wrong.
+    ForProcesses,
     /// Only with `--events faults`.
     OnFaultEvents,
 }
@@ -97,6 +99,8 @@ pub struct Asked {
     pub evidence: Evidence,
     /// One event for each page fault.
     pub fault_events: bool,
+    /// Every process of the machine is counted, and none followed.
+    pub machine: bool,
     /// Processes that run already. What they are in the middle of must be seen to return, which
     /// `fexit` does not: it needs to have seen the call.
     pub running: bool,
@@ -201,7 +205,11 @@ pub fn plan_best(
 }
 
 fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsupported> {
-    let unasked = probe.wanted == Wanted::OnFaultEvents && !asked.fault_events;
+    let unasked = match probe.wanted {
+        Wanted::Always => false,
+        Wanted::ForProcesses => asked.machine,
+        Wanted::OnFaultEvents => !asked.fault_events,
+    };
     if unasked || probe.evidence > asked.evidence {
         return Ok(Step::Skip);
     }
@@ -213,7 +221,7 @@ fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsup
     let exists = |choice: &&[Program]| choice.iter().all(takes);
     match choices.iter().copied().find(exists) {
         Some(programs) => Ok(Step::Attach(programs)),
-        None if probe.wanted == Wanted::Always => {
+        None if probe.wanted != Wanted::OnFaultEvents => {
             Err(Unsupported::NoHook { probe: probe.name, wanted: first_hooks(choices) })
         }
         None => Ok(Step::Unsupported),

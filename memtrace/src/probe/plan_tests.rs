@@ -23,7 +23,8 @@ fn capable() -> KernelFacts {
     facts
 }
 
-const RUN: Asked = Asked { evidence: Evidence::Frames, fault_events: false, running: false };
+const RUN: Asked =
+    Asked { evidence: Evidence::Frames, fault_events: false, machine: false, running: false };
 const FAULTS: Asked = Asked { fault_events: true, ..RUN };
 
 fn step_of(plan: &Plan, name: &str) -> Step {
@@ -75,6 +76,22 @@ fn another_number_of_arguments_takes_another_program() {
     assert_eq!(programs[0].0, "section_memcg_tracepoint");
     kernel.tracepoints.insert("mmap_lock_acquire_returned", 5);
     assert!(plan(PROBES, &kernel, RUN).is_err());
+}
+
+#[test]
+fn what_follows_region_maps_is_not_attached_for_a_whole_machine() {
+    let steps = |machine| {
+        let plan = plan(PROBES, &capable(), Asked { machine, ..RUN }).expect("supported");
+        let attached = plan.iter().filter(|(_, step)| matches!(step, Step::Attach(_)));
+        attached.map(|(probe, _)| probe.name).collect::<Vec<_>>()
+    };
+    let (processes, machine) = (steps(false), steps(true));
+    for name in ["write sections", "region changes", "exit", "new frames"] {
+        assert!(processes.contains(&name) && !machine.contains(&name), "{name}");
+    }
+    for name in ["pages in and out", "freed frames", "memory calls", "fork", "exec"] {
+        assert!(machine.contains(&name), "{name}");
+    }
 }
 
 #[test]

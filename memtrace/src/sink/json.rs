@@ -12,6 +12,14 @@ pub fn render(document: &impl Serialize) -> String {
     json
 }
 
+/// Returns a document as one line of JSON that ends in a newline.
+pub fn line(document: &impl Serialize) -> String {
+    let mut json = serde_json::to_string(document)
+        .expect("ours have string keys and no serializer that fails");
+    json.push('\n');
+    json
+}
+
 /// Returns one event as one line of JSON, without the newline.
 pub fn event_line(change: &Change) -> String {
     serde_json::to_string(change).expect("a change has string keys and no serializer that fails")

@@ -1,6 +1,7 @@
 //! Where events come from: the probes, `/proc`, or records that were kept.
 
 pub mod batches;
+pub mod cgroups;
 pub mod live;
 pub mod memory;
 pub mod procfs;

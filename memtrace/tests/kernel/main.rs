@@ -7,6 +7,7 @@ mod driver;
 mod evidence;
 mod fuzz;
 mod hooks;
+mod ledger;
 mod maps;
 mod outside;
 mod paths;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         maps::trials(),
         tasks::trials(),
         hooks::trials(),
+        ledger::trials(),
         evidence::trials(),
         outside::trials(),
         fuzz::trials(),

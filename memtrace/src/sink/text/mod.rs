@@ -3,6 +3,7 @@
 //! Not for programs: the wording changes, docs/OUTPUT.md has the JSON that does not.
 
 mod layout;
+mod machine;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ use self::{
 };
 use super::{known, printable, size};
 use crate::model::report::{ProcessReport, Report, Window};
+
+pub use self::machine::render_machine;
 
 /// Processes that are told in full; with more of them a summary comes first.
 const DETAILED: usize = 4;

@@ -188,6 +188,8 @@ pub(crate) fn run(name: &str, args: &[String]) {
             let _ = thread::spawn(become_nothing).join();
         }
         "churn" => told::churn(args),
+        "hold_then_unmap" => told::hold_then_unmap(),
+        "many_children" => many_children(),
         "many_regions" => told::many_regions(args),
         "io_uring_advice" => outside::workload::io_uring_advice(),
         "inject" => outside::workload::inject(),
@@ -354,6 +356,22 @@ fn advise_child() {
         assert_eq!(done, mapped.len as i64, "{}", std::io::Error::last_os_error());
         drop(writer);
         libc::waitpid(child, ptr::null_mut(), 0);
+    }
+}
+
+/// So many children, one after the other, map, touch and unmap a few pages.
+fn many_children() {
+    for _ in 0..1_500 {
+        // SAFETY: the child maps, unmaps and exits, without running the parent's destructors.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            Mapped::anon(8).touch().unmap();
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: waits for our child.
+        unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
     }
 }
 

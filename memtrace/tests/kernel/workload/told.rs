@@ -91,6 +91,16 @@ fn churn_one(seed: u64, stop: &AtomicBool) {
     }
 }
 
+/// Holds memory until told to give it up; then it stays as it is until told to end.
+pub(super) fn hold_then_unmap() {
+    let mapped = Mapped::anon(N).touch();
+    say("ready");
+    told();
+    mapped.unmap();
+    say("stopped");
+    told();
+}
+
 /// Holds so many regions and maps and unmaps one more as fast as it can until told to stop.
 pub(super) fn many_regions(args: &[String]) {
     let count: u64 = args[0].parse().expect("a number of regions");

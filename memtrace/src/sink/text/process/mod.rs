@@ -4,8 +4,8 @@ mod sentence;
 
 use memtrace_common::Path;
 
-pub(super) use self::sentence::given_back;
-use self::sentence::{label, notes, path, sentence};
+pub(super) use self::sentence::{given_back, label};
+use self::sentence::{notes, path, sentence};
 use super::{
     Style,
     layout::{

@@ -184,7 +184,7 @@ fn reasons(process: &ProcessReport) -> Vec<String> {
 }
 
 /// Returns what people call a path.
-pub(super) const fn label(path: Path) -> &'static str {
+pub(in crate::sink::text) const fn label(path: Path) -> &'static str {
     match path {
         Path::Munmap => "munmap",
         Path::Brk => "heap trim (brk)",

@@ -1,0 +1,159 @@
+//! `memtrace ledger`: every process of the machine, counted in the kernel.
+
+use std::{collections::HashMap, process::ExitCode, time::Duration};
+
+use clap::Args;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Common, Failure, Level, Outcome,
+    attach::stop,
+    duration,
+    failure::check_privileges,
+    output::{Output, Stream},
+    runtime,
+    tracer::{now_ns, surroundings, trim},
+};
+use crate::{
+    model::{
+        machine::{MachineReport, MachineSurroundings, MachineWindow, Reading, machine_report},
+        report::{Evidence, Host},
+    },
+    probe::attach::{Options, Probes},
+    source::{cgroups::Cgroups, procfs},
+};
+
+/// Counts what leaves every process of the machine, until Ctrl-C or for a duration.
+///
+/// Nothing is sent from the kernel: the books are read once in an interval.
+#[derive(Debug, Args)]
+pub(super) struct Ledger {
+    /// Reports each time that this has passed.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    interval: Duration,
+    /// Stops after this time, such as 500ms, 10s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Shows so many processes, programs and cgroups.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// What the figures rest on: rss or frames, which costs more. The default is the most that this
+    /// kernel gives.
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    evidence: Option<Level>,
+}
+
+impl Ledger {
+    /// Counts and reports.
+    pub(super) fn main(self, common: &Common) -> Outcome {
+        if self.evidence == Some(Level::Args) {
+            return Err(Failure::usage(
+                "nothing is counted at --evidence args".to_owned(),
+                "take --evidence rss or frames, or `memtrace attach --evidence args PID`",
+            ));
+        }
+        check_privileges()?;
+        let mut output = Output::open(common, Stream::Stdout)?;
+        runtime()?.block_on(async {
+            let mut stop = std::pin::pin!(stop(self.duration)?);
+            let mut counter = Counter::begin(&self)?;
+            let mut tick = interval(self.interval);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first is at once.
+            tick.tick().await;
+            loop {
+                let ended = tokio::select! {
+                    ended = &mut stop => {
+                        ended?;
+                        true
+                    }
+                    _ = tick.tick() => false,
+                };
+                if ended {
+                    output.write_machine(&counter.last_report()?)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                output.write_machine(&counter.report()?)?;
+            }
+        })
+    }
+}
+
+/// The probes, and what was read of them.
+struct Counter {
+    probes: Probes,
+    host: Host,
+    cgroups: Cgroups,
+    first: Reading,
+    before: Reading,
+    start_ns: u64,
+    interval_ns: u64,
+    top: usize,
+}
+
+impl Counter {
+    fn begin(ledger: &Ledger) -> Result<Self, Failure> {
+        let options = Options {
+            evidence: ledger.evidence.map(Evidence::from),
+            machine: true,
+            buffer_bytes: 4096,
+            ..Options::default()
+        };
+        let probes = Probes::attach(options)?;
+        if probes.evidence() == Evidence::Args {
+            return Err(Failure::new(
+                Failure::FAILED,
+                anyhow::anyhow!("this kernel counts no pages by process"),
+                "it needs Linux 6.1; `memtrace doctor` says what is missing",
+            ));
+        }
+        trim();
+        let start_ns = now_ns()?;
+        let first = probes.machine()?;
+        log::info!("counting");
+        Ok(Self {
+            probes,
+            host: surroundings(start_ns)?.host,
+            cgroups: Cgroups::default(),
+            before: first.clone(),
+            first,
+            start_ns,
+            interval_ns: start_ns,
+            top: ledger.top,
+        })
+    }
+
+    /// Reports on the whole time as one interval.
+    fn last_report(&mut self) -> Result<MachineReport, Failure> {
+        (self.before, self.interval_ns) = (std::mem::take(&mut self.first), self.start_ns);
+        self.report()
+    }
+
+    fn report(&mut self) -> Result<MachineReport, Failure> {
+        let reading = self.probes.machine()?;
+        let end_ns = now_ns()?;
+        let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
+        let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));
+        let cgroups: HashMap<u64, String> = self.cgroups.paths(wanted).clone();
+        let window = MachineWindow {
+            evidence: self.probes.evidence(),
+            start_ns: self.start_ns,
+            interval_ns: self.interval_ns,
+            end_ns,
+            untracked: reading.untracked,
+            complete: reading.untracked == 0,
+        };
+        let (host, top) = (self.host.clone(), self.top);
+        let surroundings = MachineSurroundings { host, window, top, cgroups };
+        let mut report = machine_report(&reading, &self.before, surroundings);
+        for row in &mut report.processes {
+            // It may have changed its name.
+            let found = row.tgid.and_then(|tgid| procfs::find(tgid).ok().flatten());
+            if let Some(found) = found {
+                row.comm = Some(found.stat.comm);
+            }
+        }
+        (self.before, self.interval_ns) = (reading, end_ns);
+        Ok(report)
+    }
+}

@@ -1,0 +1,64 @@
+//! The books of every process of the machine.
+
+use std::{collections::HashMap as StdMap, os::fd::AsFd as _};
+
+use anyhow::{Context as _, Result};
+use aya::maps::HashMap;
+use memtrace_common::{Owner, Sum};
+
+use super::{
+    attach::{Probes, Wire},
+    iter::Scope,
+    look::{Mm, on_each_cpu, read_iter},
+};
+use crate::model::machine::{Reading, Space};
+
+impl Probes {
+    /// Reads what every process of the machine has. Call it before anything is counted: what changes
+    /// in between is booked with the next change.
+    pub(super) fn seed_machine(&mut self) -> Result<()> {
+        let fd = self.program_fd("seed_iter")?;
+        on_each_cpu(&self.cpus, || read_iter(fd.as_fd(), Scope::Machine).map(drop))?;
+        let map = self.bpf.map_mut("SUMS").context("the object has no map SUMS")?;
+        let mut sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
+        sums.insert(Wire(Owner::default()), Wire(Sum::default()), 0)
+            .context("cannot prepare the sums")?;
+        // Those that began or ended in between were not seen from each CPU. Whoever lives is found
+        // again by what it does.
+        let map = self.bpf.map_mut("MMS").context("the object has no map MMS")?;
+        let mut mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
+        let all: Vec<(u64, Wire<Mm>)> = mms.iter().collect::<Result<_, _>>()?;
+        for (mm, Wire(books)) in all {
+            if books.state == Mm::SEEDING {
+                mms.remove(&mm).context("cannot tidy the table of address spaces")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the books of every address space, and the sums of those that ended.
+    pub fn machine(&self) -> Result<Reading> {
+        let map = self.bpf.map("MMS").context("the object has no map MMS")?;
+        let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
+        // By number: while others come and go the kernel may list one twice.
+        let mut spaces: StdMap<u64, Space> = StdMap::new();
+        for entry in mms.iter().take(MOST_ENTRIES) {
+            let (_, Wire(books)) = entry.context("cannot read the books")?;
+            let Mm { number, state, owner, ledger, operations, .. } = books;
+            let ended = state == Mm::DEAD;
+            spaces.insert(number, Space { owner, ended, ledger, operations });
+        }
+        let map = self.bpf.map("SUMS").context("the object has no map SUMS")?;
+        let sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
+        let mut ended: StdMap<Owner, Sum> = StdMap::new();
+        for entry in sums.iter().take(MOST_ENTRIES) {
+            let (Wire(owner), Wire(sum)) = entry.context("cannot read the sums")?;
+            ended.insert(owner, sum);
+        }
+        let stats = self.stats()?;
+        Ok(Reading { spaces: spaces.into_values().collect(), ended, untracked: stats.untracked })
+    }
+}
+
+/// A listing that starts over again and again, since what it came to was just removed, ends here.
+const MOST_ENTRIES: usize = 65_536;

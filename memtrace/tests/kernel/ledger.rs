@@ -1,0 +1,180 @@
+//! `memtrace ledger`: the books of every process of the machine.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use libtest_mimic::{Failed, Trial};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use super::{
+    driver::{PAGE, Started, memtrace, scratch, this, trial},
+    paths::N,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("ledger::what_programs_freed_is_counted_after_their_end", ended),
+        trial("ledger::a_process_that_was_there_before_is_counted", before),
+        trial("ledger::a_trim_of_shared_memory_frees_nothing", shared),
+        trial("ledger::more_processes_than_it_remembers_are_summed", folded),
+    ]
+}
+
+/// `memtrace ledger` under way.
+struct Ledger {
+    child: Child,
+    path: std::path::PathBuf,
+}
+
+impl Ledger {
+    /// Begins to count. `None` where the kernel counts no pages, after memtrace said so.
+    fn begin() -> Result<Option<Self>, Failed> {
+        let path = scratch("ledger.json");
+        let mut child = Command::new(memtrace())
+            .args(["ledger", "-v", "--interval", "1h", "--top", "100000", "--format", "json", "-o"])
+            .arg(&path)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut said = Vec::new();
+        for line in lines.by_ref() {
+            let line = line?;
+            if line.contains("counting") {
+                std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+                return Ok(Some(Self { child, path }));
+            }
+            said.push(line);
+        }
+        let status = child.wait()?;
+        let refused = said.iter().any(|line| line.contains("counts no pages by process"));
+        if status.code() == Some(1) && refused {
+            return Ok(None);
+        }
+        Err(format!("memtrace ledger: {status}: {said:?}").into())
+    }
+
+    /// Ends as Ctrl-C does and returns the last report.
+    fn stop(mut self) -> Result<Value, Failed> {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
+        let status = self.child.wait()?;
+        let text = fs::read_to_string(&self.path)?;
+        let _ = fs::remove_file(&self.path);
+        let last = text.lines().last().ok_or(format!("no report, {status}"))?;
+        let report: Value = serde_json::from_str(last)?;
+        if report["window"]["complete"] != true {
+            return Err(format!("incomplete: {}", report["window"]).into());
+        }
+        Ok(report)
+    }
+}
+
+/// What the kernel calls this binary.
+fn comm() -> String {
+    let name = this().file_name().expect("a name").to_string_lossy().into_owned();
+    name.chars().take(15).collect()
+}
+
+/// Returns the row of this binary's name.
+fn program(report: &Value) -> Result<Value, Failed> {
+    let rows = report["programs"].as_array().ok_or("no programs")?;
+    let row = rows.iter().find(|row| row["comm"] == comm());
+    Ok(row.ok_or_else(|| format!("no row of {}: {rows:?}", comm()))?.clone())
+}
+
+fn pages(row: &Value, path: &str, figure: &str) -> u64 {
+    row["by_path"][path][figure].as_u64().unwrap_or(0) / PAGE
+}
+
+/// Runs a workload to its end.
+fn workload(name: &str) -> Result<(), Failed> {
+    let status = Command::new(this()).args(["--workload", name]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{name}: {status}").into()) }
+}
+
+/// Holds pages that left by a path against what was done, to 1 %.
+fn check(row: &Value, path: &str, zapped: u64, freed: u64) -> Result<(), Failed> {
+    let found = (pages(row, path, "zapped"), pages(row, path, "freed"));
+    let few = N / 100 + 40;
+    if found.0.abs_diff(zapped) > few || found.1.abs_diff(freed) > few {
+        return Err(format!("{path}: {found:?}, not {:?}: {row}", (zapped, freed)).into());
+    }
+    Ok(())
+}
+
+fn ended() -> Result<(), Failed> {
+    let Some(ledger) = Ledger::begin()? else { return Ok(()) };
+    workload("munmap")?;
+    workload("dont_need_thrice")?;
+    workload("brk")?;
+    let report = ledger.stop()?;
+    let row = program(&report)?;
+    check(&row, "munmap", N, N)?;
+    check(&row, "dont_need", N, N)?;
+    check(&row, "brk", N, N)?;
+    // Of the three trims only the first took anything.
+    let trims = row["by_path"]["dont_need"]["operations"].as_u64();
+    if trims != Some(1) {
+        return Err(format!("one trim took something, not {trims:?}").into());
+    }
+    if row["ended"].as_u64().unwrap_or(0) < 3 || pages(&row, "exit", "zapped") == 0 {
+        return Err(format!("three ended: {row}").into());
+    }
+    let all = pages(&report["all"], "munmap", "zapped");
+    if all < N {
+        return Err(format!("all have at least what one has: {all}").into());
+    }
+    Ok(())
+}
+
+fn before() -> Result<(), Failed> {
+    let mut workload = Started::new(&["hold_then_unmap"])?;
+    let Some(ledger) = Ledger::begin()? else { return Ok(()) };
+    workload.go()?;
+    workload.expect("stopped")?;
+    let report = ledger.stop()?;
+    let rows = report["processes"].as_array().ok_or("no processes")?;
+    let row = rows.iter().find(|row| row["tgid"] == workload.pid()).ok_or("not listed")?;
+    check(row, "munmap", N, N)?;
+    let resident = row["resident"].as_u64().unwrap_or(0) / PAGE;
+    let statm = fs::read_to_string(format!("/proc/{}/statm", workload.pid()))?;
+    let real: u64 = statm.split(' ').nth(1).ok_or("no RSS")?.parse()?;
+    if resident.abs_diff(real) > 200 {
+        return Err(format!("{resident} pages are resident by the books, {real} really").into());
+    }
+    Ok(())
+}
+
+fn shared() -> Result<(), Failed> {
+    let Some(ledger) = Ledger::begin()? else { return Ok(()) };
+    workload("fork_trim")?;
+    let row = program(&ledger.stop()?)?;
+    check(&row, "dont_need", N, 0)?;
+    check(&row, "munmap", N, N)
+}
+
+fn folded() -> Result<(), Failed> {
+    // More than the graves of the probes.
+    const CHILDREN: u64 = 1_500;
+    let Some(ledger) = Ledger::begin()? else { return Ok(()) };
+    workload("many_children")?;
+    let row = program(&ledger.stop()?)?;
+    let ended = row["ended"].as_u64().unwrap_or(0);
+    let (zapped, freed) = (pages(&row, "munmap", "zapped"), pages(&row, "munmap", "freed"));
+    // Each maps and unmaps a few pages of its own: so few that they wait in per-CPU batches, which
+    // the end of another may drain.
+    let wanted = CHILDREN * 8;
+    if ended < CHILDREN
+        || zapped.abs_diff(wanted) > wanted / 100 + 40
+        || !(wanted / 2..=zapped).contains(&freed)
+    {
+        return Err(format!("{ended} ended, {zapped} and {freed} of {wanted}: {row}").into());
+    }
+    Ok(())
+}
