@@ -3,6 +3,7 @@
 //! Runs on this host (`cargo xtask test`) and in the VM matrix (`cargo xtask vm`). The same binary
 //! is the workload: `kernel --workload NAME`, and the fuzzer: `kernel --fuzz …`.
 
+mod cases;
 mod driver;
 mod evidence;
 mod fuzz;
@@ -10,6 +11,7 @@ mod hooks;
 mod maps;
 mod outside;
 mod paths;
+mod settle;
 mod tasks;
 mod workload;
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<Trial> = [
         paths::trials(),
+        cases::trials(),
         maps::trials(),
         tasks::trials(),
         hooks::trials(),

@@ -1,13 +1,16 @@
 //! Programs whose memory the kernel takes since their cgroup has no more.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
-    ptr,
     time::{Duration, Instant},
 };
 
-use super::super::{driver::PAGE, paths::N, workload::Mapped};
+use super::{
+    super::{driver::PAGE, paths::N, workload::Mapped},
+    held::Held,
+};
 
 /// A memory cgroup with a limit, of version 1 or 2.
 struct Group {
@@ -60,40 +63,32 @@ const FEW_PAGES: u64 = N / 8;
 /// seconds, has taken its memory (`oom_reap_task`, mm/oom_kill.c).
 pub(crate) fn oom_victim() {
     let group = Group::new(N * PAGE);
-    // SAFETY: a child that touches memory until it is killed, and ptrace(2) on it.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            group.enter();
-            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
-            libc::raise(libc::SIGSTOP);
-            Mapped::anon(4 * N).touch();
-            libc::_exit(1);
-        }
-        let wait = || {
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            status
-        };
-        let trace = |request, argument: i32| {
-            let done = libc::ptrace(request, child, ptr::null_mut::<libc::c_void>(), argument);
-            assert_eq!(done, 0, "ptrace: {}", io::Error::last_os_error());
-        };
-        assert!(libc::WIFSTOPPED(wait()));
-        trace(libc::PTRACE_SETOPTIONS, libc::PTRACE_O_TRACEEXIT | libc::PTRACE_O_EXITKILL);
-        trace(libc::PTRACE_CONT, 0);
-        let held = libc::SIGTRAP | libc::PTRACE_EVENT_EXIT << 8;
-        assert_eq!(wait() >> 8, held, "it is held before it gives its memory up itself");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        // First they are detached, then freed.
-        while anonymous_pages(child) > FEW_PAGES || group.pages() > FEW_PAGES {
-            assert!(Instant::now() < deadline, "the reaper did not come");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        trace(libc::PTRACE_CONT, 0);
-        let status = wait();
-        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
+    let (mut told, tell) = io::pipe().expect("a pipe");
+    // SAFETY: a child that touches memory until it is killed.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        drop(tell);
+        group.enter();
+        let _ = told.read(&mut [0]);
+        Mapped::anon(4 * N).touch();
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(1) };
     }
+    let held = Held::seize(child);
+    drop(tell);
+    held.wait();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // First they are detached, then freed.
+    while anonymous_pages(child) > FEW_PAGES || group.pages() > FEW_PAGES {
+        assert!(Instant::now() < deadline, "the reaper did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    held.let_go();
+    let mut status = 0;
+    // SAFETY: waits for our child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL, "{status:x}");
 }
 
 /// Gives memory up lazily, and needs more than its cgroup has without it.
