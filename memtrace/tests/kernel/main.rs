@@ -7,6 +7,7 @@ mod cases;
 mod driver;
 mod evidence;
 mod fuzz;
+mod group;
 mod hooks;
 mod maps;
 mod outside;

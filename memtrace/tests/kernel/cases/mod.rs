@@ -1,6 +1,7 @@
 //! The case table: each row of it, with huge pages always, by advice and never, on one CPU and on
-//! two, against what the kernel does.
+//! two, against what the kernel does; and the sum of several ways against the kernel's own counts.
 
+mod count;
 pub(crate) mod mode;
 mod table;
 mod trace;
@@ -19,7 +20,7 @@ use self::{
     table::{Left, Machine, ROWS, Row, Whose},
     trace::{Own, Trace, is_known},
 };
-use super::driver::{Figures, kernel, trial_or_ignored};
+use super::driver::{Figures, kernel, trial, trial_or_ignored};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let all = |mode: Mode| {
@@ -28,7 +29,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             trial_or_ignored(&name, move || check(row, mode))
         })
     };
-    Mode::all().flat_map(all).collect()
+    let independent = trial("cases::independent_count", count::independent);
+    Mode::all().flat_map(all).chain([independent]).collect()
 }
 
 fn check(row: &Row, mode: Mode) -> Result<Completion, Failed> {

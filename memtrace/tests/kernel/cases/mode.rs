@@ -109,7 +109,7 @@ impl Mode {
         if !cpus.iter().all(|cpu| all.is_set(*cpu).unwrap_or(false)) {
             return Ok(Err("needs two CPUs"));
         }
-        if env::var_os("MEMTRACE_GUEST").is_none() {
+        if !is_ours() {
             let off = fs::read_to_string(HUGE_PAGES)?.contains("[never]");
             let huge = match self.thp {
                 Thp::Always if off => return Ok(Err("optional: huge pages are switched off")),
@@ -125,6 +125,11 @@ impl Mode {
         }
         Ok(Ok(Setting { huge: Huge::AsSet, cpus, _changed: changed }))
     }
+}
+
+/// Tells whether this machine is a guest of `cargo xtask vm`.
+pub(super) fn is_ours() -> bool {
+    env::var_os("MEMTRACE_GUEST").is_some()
 }
 
 impl Changed {

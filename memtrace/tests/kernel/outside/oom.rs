@@ -3,58 +3,13 @@
 use std::{
     fs,
     io::{self, Read as _},
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use super::{
-    super::{driver::PAGE, paths::N, workload::Mapped},
+    super::{driver::PAGE, group::Group, paths::N, workload::Mapped},
     held::Held,
 };
-
-/// A memory cgroup with a limit, of version 1 or 2.
-struct Group {
-    folder: PathBuf,
-    /// The file that tells how much its processes have, freed frames no more.
-    usage: &'static str,
-}
-
-impl Group {
-    fn new(limit: u64) -> Self {
-        let root = Path::new("/sys/fs/cgroup");
-        let name = format!("memtrace-oom-{}", std::process::id());
-        let (folder, file, usage) = if root.join("memory").is_dir() {
-            let folder = root.join("memory").join(name);
-            (folder, "memory.limit_in_bytes", "memory.usage_in_bytes")
-        } else {
-            // It may be on already.
-            let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
-            (root.join(name), "memory.max", "memory.current")
-        };
-        fs::create_dir(&folder).expect("root may make a cgroup");
-        let this = Self { folder, usage };
-        fs::write(this.folder.join(file), limit.to_string()).expect("a limit");
-        this
-    }
-
-    /// Returns the pages that its processes have and the kernel has for them.
-    fn pages(&self) -> u64 {
-        let usage = fs::read_to_string(self.folder.join(self.usage)).expect("it can be read");
-        usage.trim().parse::<u64>().expect("bytes") / PAGE
-    }
-
-    /// Moves the current process in.
-    fn enter(&self) {
-        let pid = std::process::id().to_string();
-        fs::write(self.folder.join("cgroup.procs"), pid).expect("a process may be moved");
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.folder);
-    }
-}
 
 /// What the reaper leaves: pages that it may not take, and what each CPU counted and did not add.
 const FEW_PAGES: u64 = N / 8;
@@ -62,14 +17,15 @@ const FEW_PAGES: u64 = N / 8;
 /// Has a child run out of memory and holds it at its exit until the OOM reaper, which waits two
 /// seconds, has taken its memory (`oom_reap_task`, mm/oom_kill.c).
 pub(crate) fn oom_victim() {
-    let group = Group::new(N * PAGE);
+    let group = Group::new();
+    group.limit(N * PAGE);
     let (mut told, tell) = io::pipe().expect("a pipe");
     // SAFETY: a child that touches memory until it is killed.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     if child == 0 {
         drop(tell);
-        group.enter();
+        group.enter(std::process::id());
         let _ = told.read(&mut [0]);
         Mapped::anon(4 * N).touch();
         // SAFETY: ends the child without running the parent's destructors.
@@ -93,12 +49,13 @@ pub(crate) fn oom_victim() {
 
 /// Gives memory up lazily, and needs more than its cgroup has without it.
 pub(crate) fn pressed() {
-    let group = Group::new(N * 3 / 2 * PAGE);
+    let group = Group::new();
+    group.limit(N * 3 / 2 * PAGE);
     // SAFETY: a child that touches memory.
     unsafe {
         let child = libc::fork();
         if child == 0 {
-            group.enter();
+            group.enter(std::process::id());
             let lazy = Mapped::anon(N).touch().advise(libc::MADV_FREE);
             Mapped::anon(N).touch();
             lazy.unmap();

@@ -12,7 +12,7 @@ use nix::{
 };
 
 use super::{
-    super::{cases::mode::Huge, driver::PAGE, outside::held::Held, settle::settle},
+    super::{cases::mode::Huge, driver::PAGE, outside::held::Held, paths::N, settle::settle},
     HUGE, Mapped, brk, forbid_huge_pages, fork_shared, pages, say, told, with_file,
 };
 
@@ -94,6 +94,28 @@ pub(super) fn run(args: &[String]) {
         other => panic!("no program {other}"),
     }
     stopped();
+}
+
+/// Gives `4 * N` frames up in several ways when told, and `N / 4` pages that keep theirs.
+pub(super) fn ways() {
+    say("ready");
+    told();
+    let small = |count| fenced(count).advise(libc::MADV_NOHUGEPAGE).touch();
+    let (unmapped, not_needed, replaced, shrunk) =
+        (small(N), small(N), small(N / 2), small(N / 2 + 1));
+    let huge = fenced(N / 2).advise(libc::MADV_HUGEPAGE).touch();
+    let [removed, detached] = [N / 2, N / 4].map(|count| Mapped::shared_anon(count).touch());
+    say("touched");
+    told();
+    unmapped.unmap();
+    not_needed.advise(libc::MADV_DONTNEED);
+    replaced.map_over();
+    shrunk.shrink(1);
+    huge.unmap();
+    removed.advise(libc::MADV_REMOVE);
+    detached.advise(libc::MADV_DONTNEED);
+    say("released");
+    told();
 }
 
 fn stopped() {
@@ -188,9 +210,11 @@ fn exec_nothing() {
     let args = ["/proc/self/exe", "--workload", "nothing"].map(text);
     let mut argv: Vec<_> = args.iter().map(|arg| arg.as_ptr()).collect();
     argv.push(ptr::null());
+    // An empty list is the end of this one: it is in memory already.
+    let no_environment = &raw const argv[args.len()];
     held();
     // SAFETY: strings that end with a zero byte, in a list that ends with a null pointer.
-    unsafe { libc::syscall(libc::SYS_execve, argv[0], argv.as_ptr(), &ptr::null::<u8>()) };
+    unsafe { libc::syscall(libc::SYS_execve, argv[0], argv.as_ptr(), no_environment) };
 }
 
 /// Kills the process that its input names, and gives its memory back (process_mrelease(2)) before

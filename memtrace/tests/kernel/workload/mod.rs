@@ -29,7 +29,7 @@ fn forbid_huge_pages(forbid: bool) {
 /// Does what `name` says.
 pub(crate) fn run(name: &str, args: &[String]) {
     // Only the workloads about them want any; each row of the case table says so for itself.
-    forbid_huge_pages(!(name.starts_with("thp") || name == "case"));
+    forbid_huge_pages(!(name.starts_with("thp") || ["case", "ways"].contains(&name)));
     match name {
         "nothing" => {}
         "munmap" => Mapped::anon(N).touch().unmap(),
@@ -126,6 +126,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
             let _ = thread::spawn(become_nothing).join();
         }
         "case" => cases::run(args),
+        "ways" => cases::ways(),
         "churn" => told::churn(args),
         "many_regions" => told::many_regions(args),
         "io_uring_advice" => outside::workload::io_uring_advice(),
