@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 
 use super::mode::is_ours;
 use crate::{
-    driver::{Attached, PAGE, Started},
+    driver::{Attached, PAGE, Started, note},
     group::Group,
     paths::N,
     settle::settle,
@@ -42,6 +42,7 @@ pub(super) fn independent() -> Result<(), Failed> {
     let all = 4 * N as i64;
     let mut counts = vec![("the workload", all)];
     counts.extend(before.0.iter().zip(&after.0).map(|((name, was), (_, is))| (*name, is - was)));
+    note(format!("@@COUNT memtrace {total}, {counts:?}"));
     if counts.iter().any(|(_, count)| total.abs_diff(*count) * 100 > all.unsigned_abs()) {
         return Err(format!("memtrace counted {total} frames, others {counts:?}").into());
     }
