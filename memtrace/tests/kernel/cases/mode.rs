@@ -112,7 +112,9 @@ impl Mode {
         if !is_ours() {
             let off = fs::read_to_string(HUGE_PAGES)?.contains("[never]");
             let huge = match self.thp {
-                Thp::Always if off => return Ok(Err("optional: huge pages are switched off")),
+                Thp::Always | Thp::Madvise if off => {
+                    return Ok(Err("optional: huge pages are switched off"));
+                }
                 Thp::Always => Huge::Advised,
                 Thp::Madvise => Huge::Unwanted,
                 Thp::Never => Huge::Forbidden,
