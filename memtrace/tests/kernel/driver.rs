@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -23,11 +23,19 @@ pub(crate) fn trial(
     name: &str,
     test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {
+    trial_or_ignored(name, || test().map(|()| Completion::Completed))
+}
+
+/// A test that needs root and may find that it needs more.
+pub(crate) fn trial_or_ignored(
+    name: &str,
+    test: impl FnOnce() -> Result<Completion, Failed> + Send + 'static,
+) -> Trial {
     Trial::ignorable_test(name, move || {
         if !nix::unistd::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        test().map(|()| Completion::Completed)
+        test()
     })
 }
 
@@ -45,6 +53,13 @@ pub(crate) fn print_notes() {
     for line in NOTES.lock().expect("no test panics here").drain(..) {
         println!("{line}");
     }
+}
+
+/// Returns the first two numbers of the kernel's release.
+pub(crate) fn kernel() -> Result<(u32, u32), Failed> {
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).ok_or_else(|| format!("what kernel is {release}?").into())
 }
 
 /// The binary under test.
@@ -68,13 +83,16 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 /// A report in JSON.
 pub(crate) struct Report(pub(crate) Value);
 
-/// The four figures of a path, in pages.
+/// The figures of a path, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) calls: u64,
     pub(crate) requested: u64,
     pub(crate) zapped: u64,
+    /// In the call or late.
     pub(crate) freed: u64,
+    pub(crate) late: u64,
+    pub(crate) kept: u64,
 }
 
 impl Report {
@@ -105,14 +123,7 @@ impl Report {
 
     /// Returns the figures of a path of the first process; zero when nothing took it.
     pub(crate) fn path(&self, path: &str) -> Figures {
-        let path = &self.process()["reclaimed"]["by_path"][path];
-        let number = |key: &str| path[key].as_u64().unwrap_or(0);
-        Figures {
-            calls: number("calls"),
-            requested: number("requested") / PAGE,
-            zapped: number("zapped") / PAGE,
-            freed: number("freed") / PAGE,
-        }
+        Figures::of(self.process(), path)
     }
 
     /// Tells whether pages were counted, or only arguments seen.
@@ -127,31 +138,57 @@ impl Report {
         process["reclaimed"]["by_path"][path][figure].as_u64().unwrap_or(0) / PAGE
     }
 
-    /// Checks that nothing was lost and that the books balance within 0.5 %; where nothing is
-    /// counted, that there are none.
+    /// Checks that nothing was lost and that all books balance.
     pub(crate) fn check_books(&self) -> Result<(), Failed> {
+        self.check_complete()?;
+        self.processes().iter().try_for_each(|process| self.check_balance(process))
+    }
+
+    /// Checks that nothing was lost.
+    pub(crate) fn check_complete(&self) -> Result<(), Failed> {
         let window = &self.0["window"];
         if window["complete"] != true {
             return Err(format!("incomplete: {window}").into());
         }
-        for process in self.processes() {
-            let balance = &process["balance"];
-            if !self.counts() {
-                let known = |figure: &Value| !figure.is_null();
-                let paths = process["reclaimed"]["by_path"].as_object().expect("an object");
-                let figures = paths.values().flat_map(|path| [&path["zapped"], &path["freed"]]);
-                if figures.chain([&balance["in"], &balance["unexplained"]]).any(known) {
-                    return Err(format!("nobody counted that: {process}").into());
-                }
-                continue;
+        Ok(())
+    }
+
+    /// Checks that the books of a process balance within 0.5 %; where nothing is counted, that
+    /// there are none.
+    pub(crate) fn check_balance(&self, process: &Value) -> Result<(), Failed> {
+        let balance = &process["balance"];
+        if !self.counts() {
+            let known = |figure: &Value| !figure.is_null();
+            let paths = process["reclaimed"]["by_path"].as_object().expect("an object");
+            let figures = paths.values().flat_map(|path| [&path["zapped"], &path["freed"]]);
+            if figures.chain([&balance["in"], &balance["unexplained"]]).any(known) {
+                return Err(format!("nobody counted that: {process}").into());
             }
-            let number = |key: &str| balance[key].as_i64().ok_or(format!("no {key}: {balance}"));
-            let (came_in, left_over) = (number("in")?, number("unexplained")?);
-            if left_over.abs() * 200 > came_in {
-                return Err(format!("the books do not balance: {balance}").into());
-            }
+            return Ok(());
+        }
+        let number = |key: &str| balance[key].as_i64().ok_or(format!("no {key}: {balance}"));
+        let (came_in, left_over) = (number("in")?, number("unexplained")?);
+        if left_over.abs() * 200 > came_in {
+            return Err(format!("the books do not balance: {balance}").into());
         }
         Ok(())
+    }
+}
+
+impl Figures {
+    /// Returns what a process has of a path; zero when nothing took it.
+    pub(crate) fn of(process: &Value, path: &str) -> Self {
+        let path = &process["reclaimed"]["by_path"][path];
+        let number = |key: &str| path[key].as_u64().unwrap_or(0);
+        let pages = |key: &str| number(key) / PAGE;
+        Self {
+            calls: number("calls"),
+            requested: pages("requested"),
+            zapped: pages("zapped"),
+            freed: pages("freed"),
+            late: pages("late"),
+            kept: pages("kept_elsewhere"),
+        }
     }
 }
 
@@ -209,8 +246,23 @@ impl Started {
 
     /// Tells the workload to go on.
     pub(crate) fn go(&mut self) -> Result<(), Failed> {
+        self.tell("")
+    }
+
+    /// Tells the workload something.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failed> {
         use std::io::Write as _;
-        Ok(self.stdin.as_mut().expect("open").write_all(b"\n")?)
+        Ok(self.stdin.as_mut().expect("open").write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus, Failed> {
+        Ok(self.child.wait()?)
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) -> Result<(), Failed> {
+        Ok(self.child.kill()?)
     }
 
     pub(crate) fn pid(&self) -> u32 {

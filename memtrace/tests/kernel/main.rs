@@ -3,14 +3,17 @@
 //! Runs on this host (`cargo xtask test`) and in the VM matrix (`cargo xtask vm`). The same binary
 //! is the workload: `kernel --workload NAME`, and the fuzzer: `kernel --fuzz …`.
 
+mod cases;
 mod driver;
 mod evidence;
 mod fuzz;
+mod group;
 mod hooks;
 mod ledger;
 mod maps;
 mod outside;
 mod paths;
+mod settle;
 mod tasks;
 mod workload;
 
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let trials: Vec<Trial> = [
         paths::trials(),
+        cases::trials(),
         maps::trials(),
         tasks::trials(),
         hooks::trials(),

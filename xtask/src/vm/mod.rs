@@ -50,7 +50,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILTER")]
     test: Option<String>,
     /// Memory of a machine, as QEMU writes it
-    #[arg(long, default_value = "1G")]
+    #[arg(long, default_value = "2G")]
     memory: String,
     /// Transparent huge pages in the guest (the kernel's own default where not given)
     #[arg(long)]

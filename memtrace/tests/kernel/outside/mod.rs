@@ -1,6 +1,7 @@
 //! Changes that no system call of the traced process made: by io_uring, a debugger, another
 //! process, userfaultfd.
 
+pub(crate) mod held;
 pub(crate) mod oom;
 pub(crate) mod workload;
 

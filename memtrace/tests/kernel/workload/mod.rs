@@ -1,83 +1,35 @@
 //! Programs of known behaviour.
 
+mod cases;
+mod mapped;
 mod told;
 
 use std::{
     io::Write as _, os::unix::process::CommandExt as _, process::Command, ptr, sync::Arc, thread,
 };
 
-pub(crate) use self::told::{say, told};
+use self::mapped::pages;
+pub(crate) use self::{
+    mapped::Mapped,
+    told::{say, told},
+};
 use super::{
     driver::{PAGE, scratch},
     outside,
     paths::N,
 };
 
-/// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
-const PR_SET_THP_DISABLE: i32 = 41;
-
-/// A mapping of so many bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Mapped {
-    pub(crate) start: *mut u8,
-    pub(crate) len: usize,
-}
-
-fn pages(pages: u64) -> usize {
-    (pages * PAGE) as usize
-}
-
-impl Mapped {
-    fn map(at: *mut u8, len: usize, flags: i32, fd: i32) -> Self {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, or one that replaces a mapping of ours.
-        let start = unsafe { libc::mmap(at.cast(), len, prot, flags, fd, 0) };
-        assert_ne!(start, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
-        Self { start: start.cast(), len }
-    }
-
-    pub(crate) fn anon(count: u64) -> Self {
-        Self::map(ptr::null_mut(), pages(count), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
-    }
-
-    fn part(self, from: u64, count: u64) -> Self {
-        // SAFETY: stays inside the mapping.
-        Self { start: unsafe { self.start.add(pages(from)) }, len: pages(count) }
-    }
-
-    pub(crate) fn touch(self) -> Self {
-        for at in (0..self.len).step_by(PAGE as usize) {
-            // SAFETY: inside the mapping, which is writable.
-            unsafe { self.start.add(at).write_volatile(1) };
-        }
-        self
-    }
-
-    fn read(self) -> Self {
-        for at in (0..self.len).step_by(PAGE as usize) {
-            // SAFETY: inside the mapping, which is readable.
-            unsafe { self.start.add(at).read_volatile() };
-        }
-        self
-    }
-
-    pub(crate) fn unmap(self) {
-        // SAFETY: a mapping of ours that nobody uses any more.
-        assert_eq!(unsafe { libc::munmap(self.start.cast(), self.len) }, 0);
-    }
-
-    pub(crate) fn advise(self, advice: i32) -> Self {
-        // SAFETY: a mapping of ours whose contents do not matter.
-        let done = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
-        assert_eq!(done, 0, "madvise: {}", std::io::Error::last_os_error());
-        self
-    }
+/// Forbids this process huge pages, or allows them (`PR_SET_THP_DISABLE`, prctl(2)).
+fn forbid_huge_pages(forbid: bool) {
+    const PR_SET_THP_DISABLE: i32 = 41;
+    // SAFETY: changes this process's own setting.
+    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(forbid), 0, 0, 0) };
 }
 
 /// Does what `name` says.
 pub(crate) fn run(name: &str, args: &[String]) {
-    // SAFETY: changes this process's own setting. Only the workload about THP wants them.
-    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(!name.starts_with("thp")), 0, 0, 0) };
+    // Only the workloads about them want any; each row of the case table says so for itself.
+    forbid_huge_pages(!(name.starts_with("thp") || ["case", "ways"].contains(&name)));
     match name {
         "nothing" => {}
         "munmap" => Mapped::anon(N).touch().unmap(),
@@ -101,24 +53,14 @@ pub(crate) fn run(name: &str, args: &[String]) {
                 mapped.advise(libc::MADV_DONTNEED);
             }
         }
-        "mlocked" => {
-            let mapped = Mapped::anon(N);
-            // SAFETY: a mapping of ours.
-            assert_eq!(unsafe { libc::mlock(mapped.start.cast(), mapped.len) }, 0);
-            mapped.unmap();
-        }
+        "mlocked" => Mapped::anon(N).lock().unmap(),
         "fork_trim" => fork_trim(),
         "free_then_munmap" => Mapped::anon(N).touch().advise(libc::MADV_FREE).unmap(),
         "page_out" => {
             Mapped::anon(N).touch().advise(libc::MADV_FREE).advise(libc::MADV_PAGEOUT);
         }
-        "brk" => brk(),
-        "mremap_shrink" => {
-            let Mapped { start, len } = Mapped::anon(N).touch();
-            // SAFETY: a mapping of ours; shrinking never moves it.
-            let left = unsafe { libc::mremap(start.cast(), len, len / 4, 0) };
-            assert_eq!(left, start.cast());
-        }
+        "brk" => brk(N, drop),
+        "mremap_shrink" => Mapped::anon(N).touch().shrink(N / 4),
         "mremap_move" => {
             let Mapped { start, len } = Mapped::anon(N).touch();
             let to = Mapped::anon(N);
@@ -128,11 +70,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
             assert_eq!(moved, to.start.cast());
             to.unmap();
         }
-        "overmap" => {
-            let Mapped { start, len } = Mapped::anon(N).touch();
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-            Mapped::map(start, len, flags, -1);
-        }
+        "overmap" => Mapped::anon(N).touch().map_over(),
         "threads" => in_threads(8, || {
             for _ in 0..8 {
                 Mapped::anon(N / 8).touch().unmap();
@@ -140,28 +78,28 @@ pub(crate) fn run(name: &str, args: &[String]) {
         }),
         "thp_halves" => thp_halves(),
         "thp" => Mapped::anon(N).advise(libc::MADV_HUGEPAGE).touch().unmap(),
-        "file_private" => with_file(|fd| {
+        "file_private" => with_file(N, |fd| {
             Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read().unmap();
         }),
-        "file_cow" => with_file(|fd| {
+        "file_cow" => with_file(N, |fd| {
             let mapped = Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read();
             mapped.part(0, N / 2).touch();
             mapped.unmap();
         }),
-        "file_shared" => with_file(|fd| {
+        "file_shared" => with_file(N, |fd| {
             Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch().unmap();
         }),
-        "shared_anon" => shared_anon().touch().unmap(),
+        "shared_anon" => Mapped::shared_anon(N).touch().unmap(),
         "shared_anon_dont_need" => {
-            shared_anon().touch().advise(libc::MADV_DONTNEED);
+            Mapped::shared_anon(N).touch().advise(libc::MADV_DONTNEED);
         }
         "remove" => {
-            shared_anon().touch().advise(libc::MADV_REMOVE);
+            Mapped::shared_anon(N).touch().advise(libc::MADV_REMOVE);
         }
         "punch_hole" => punch_hole(true),
         "punch_hole_unmapped" => punch_hole(false),
         "shmdt" => shmdt(),
-        "fork_shared" => fork_shared(),
+        "fork_shared" => fork_shared(Mapped::anon(N).touch()),
         "exec" => {
             Mapped::anon(N).touch();
             become_nothing();
@@ -187,6 +125,8 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "exec_from_thread" => {
             let _ = thread::spawn(become_nothing).join();
         }
+        "case" => cases::run(args),
+        "ways" => cases::ways(),
         "churn" => told::churn(args),
         "hold_then_unmap" => told::hold_then_unmap(),
         "many_children" => many_children(),
@@ -206,28 +146,29 @@ pub(crate) fn run(name: &str, args: &[String]) {
     }
 }
 
-fn shared_anon() -> Mapped {
-    Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
-}
-
-fn brk() {
-    // SAFETY: asks for the end of the heap, then moves it; nothing allocates in between, and the
-    // end is put back where the allocator left it.
+/// Raises the end of the heap by so many pages, touches them and gives them up.
+fn brk(count: u64, prepare: impl FnOnce(Mapped)) {
+    // SAFETY: asks for the end of the heap, then moves it; nothing allocates in between, and what
+    // the allocator has stays.
     unsafe {
         let end = libc::syscall(libc::SYS_brk, 0) as u64;
-        let start = end.next_multiple_of(PAGE);
-        let top = start + N * PAGE;
+        // No huge page has old pages and new ones.
+        let start = end.next_multiple_of(HUGE * PAGE);
+        let top = start + count * PAGE;
         assert_eq!(libc::syscall(libc::SYS_brk, top) as u64, top);
-        Mapped { start: start as *mut u8, len: pages(N) }.touch();
+        let new = Mapped { start: start as *mut u8, len: pages(count) };
+        prepare(new);
+        new.touch();
         assert_eq!(libc::syscall(libc::SYS_brk, start) as u64, start);
     }
 }
 
-fn with_file(work: impl FnOnce(i32)) {
+/// Works with a file of so many pages that is gone afterwards.
+fn with_file(count: u64, work: impl FnOnce(i32)) {
     let path = scratch("file");
     let file = std::fs::File::create_new(&path).expect("a new file");
     let mut writer = std::io::BufWriter::new(&file);
-    for _ in 0..N {
+    for _ in 0..count {
         writer.write_all(&[7; PAGE as usize]).expect("room for a file");
     }
     writer.flush().expect("room for a file");
@@ -266,9 +207,8 @@ fn shmdt() {
     }
 }
 
-/// The parent unmaps what a child still shares.
-fn fork_shared() {
-    let mapped = Mapped::anon(N).touch();
+/// Unmaps what a child still shares.
+fn fork_shared(mapped: Mapped) {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     // SAFETY: the child only reads from a pipe and exits.
     let child = unsafe { libc::fork() };
