@@ -2,12 +2,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_probe_read_kernel,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use memtrace_common::{Header, Kind, ProbeStats, Record, TeardownRun};
+use memtrace_common::{Header, Kind, Ledger, MmEnd, ProbeStats, Record, TeardownRun};
 
-use crate::{atomic, kernel};
+use crate::{atomic, evidence::Evidence, kernel};
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
@@ -118,4 +119,22 @@ fn count(counter: *mut u64) {
 pub(crate) fn teardown_run(mm: u64, first: u64, pages: u64, frames: u64) {
     let header = header::<TeardownRun>(Kind::TeardownRun, mm);
     emit(TeardownRun { header, first, pages, frames });
+}
+
+/// Emits the end of an address space with its books; with zeros where there are none.
+#[inline(always)]
+pub(crate) fn mm_end<E: Evidence>(mm: u64, ledger: *const Ledger) {
+    let header = header::<MmEnd>(Kind::MmEnd, mm);
+    E::emit_with(|place: *mut MmEnd| {
+        // SAFETY: `place` is reserved memory of the ring; the helper copies a ledger into it, or
+        // zeroes it.
+        unsafe {
+            (&raw mut (*place).header).write(header);
+            bpf_probe_read_kernel(
+                (&raw mut (*place).ledger).cast(),
+                size_of::<Ledger>() as u32,
+                ledger.cast(),
+            );
+        }
+    });
 }

@@ -64,18 +64,20 @@ pub(super) fn leave(family: u64) {
     }
 }
 
-/// Books what an operation detached and did not free, if a relative may have it.
+/// Tells whether another address space lives that shares memory with this one.
 #[inline(always)]
-pub(super) fn book_shared(task: &Task) {
-    if task.zapped_anon <= task.freed_anon {
-        return;
-    }
-    let Some(books) = MMS.get_ptr(task.mm) else { return };
+pub(super) fn has_relatives(mm: u64) -> bool {
+    let Some(books) = MMS.get_ptr(mm) else { return false };
     // SAFETY: a live map value.
     let family = unsafe { (*books).family };
     // SAFETY: a copy of a value that is only written atomically.
-    let members = unsafe { FAMILIES.get(family) }.copied().unwrap_or(0);
-    if members > 1
+    unsafe { FAMILIES.get(family) }.copied().unwrap_or(0) > 1
+}
+
+/// Books what an operation detached and did not free, if a relative may have it.
+#[inline(always)]
+pub(super) fn book_shared(task: &Task) {
+    if has_relatives(task.mm)
         && let Some(ledger) = ledger(task.mm)
         && let Some(total) = ledger.shared_pages.get(usize::from(task.path))
     {

@@ -8,6 +8,7 @@
 mod family;
 mod fills;
 mod frames;
+mod late;
 mod machine;
 mod operation;
 mod pages;
@@ -29,7 +30,7 @@ pub(crate) use self::{
     pages::{book, counter_change, seed, settle},
     remanence::{freed, given_out},
 };
-use crate::{atomic, emit, kernel};
+use crate::{atomic, emit, evidence::Counted, kernel};
 
 /// Processes that are traced, by tgid. Userspace adds the first ones.
 #[map]
@@ -60,9 +61,12 @@ pub(crate) struct Mm {
     number: u64,
     /// Where each CPU keeps its share of the counters.
     slot: u32,
-    reserved: u32,
+    /// 1 when the books changed after the address space was torn down.
+    changed: u32,
     /// Whom it shares memory with, see [`family`]; 0 for nobody.
     family: u64,
+    /// What its last operation detached and did not free.
+    left: late::Left,
     /// The VMA that was stored last.
     pub(crate) stored: Stored,
     /// Whose it is; only of the whole machine, as the next.
@@ -152,7 +156,7 @@ fn take(mm: u64, state: u32) -> Option<*mut Mm> {
     // SAFETY: a live map value that is only accessed atomically.
     let number = unsafe { atomic::add(FOLLOWED.get_ptr_mut(0)?, 1) } + 1;
     forget(mm);
-    frames::forget_delays(mm);
+    late::forget_delays(mm);
     // SAFETY: a zeroed value that nobody writes to.
     let empty = unsafe { &*EMPTY_MM.get_ptr(0)? };
     let inserted = MMS.insert(mm, empty, u64::from(BPF_NOEXIST));
@@ -186,7 +190,12 @@ fn forget(mm: u64) {
         return;
     }
     // SAFETY: as above.
-    machine::fold(unsafe { &*books });
+    unsafe {
+        machine::fold(&*books);
+        if (*books).changed == 1 {
+            emit::mm_end::<Counted>(mm, &raw const (*books).ledger);
+        }
+    }
     if MMS.remove(mm).is_ok() {
         pages::give_slot(slot);
     }
@@ -235,6 +244,14 @@ pub(crate) fn adopt(mm: u64) {
 pub(crate) fn open_section(books: *mut Mm) -> u64 {
     // SAFETY: a live map value; the mm's lock is held for writing, so nobody else is here.
     unsafe { atomic::add(&raw mut (*books).ledger.sections, 1) + 1 }
+}
+
+/// Notes that the books of an address space change, which matters once they were sent.
+#[inline(always)]
+fn note_change(mm: u64) {
+    let Some(books) = MMS.get_ptr_mut(mm) else { return };
+    // SAFETY: a live map value; others write the same.
+    unsafe { (*books).changed = u32::from((*books).state == Mm::DEAD) };
 }
 
 /// Returns what left a followed address space by a path, given as it stands in a record. (A bounds

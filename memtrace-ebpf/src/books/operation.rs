@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use memtrace_common::Path;
 
-use super::{family, frames, machine};
+use super::{family, frames, late, machine};
 use crate::kernel::{self, PAGE_SHIFT, Typed};
 
 /// What each thread of a followed process is doing, by tid.
@@ -38,6 +38,8 @@ pub(crate) struct Task {
     pub(super) run_first: u64,
     pub(super) run_end: u64,
     pub(super) run_frames: u64,
+    /// `folio->mapping` of the anonymous frame freed last.
+    pub(super) mapping: u64,
     /// When the operation ended with something outstanding.
     pub(super) ended_ns: u64,
     /// A [`Path`], raw.
@@ -197,10 +199,6 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     frames::book_task(task);
     machine::count(task);
     note_outstanding(task);
-    let has_range = task.low != 0 || task.high != u64::MAX;
-    if kernel::COUNTS_FRAMES.load() == 1 && has_range && task.zapped_anon > task.freed_anon {
-        frames::remember_pending(task);
-    }
     Some((task.path, task.zapped, task.freed))
 }
 
@@ -210,7 +208,10 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
 fn note_outstanding(task: &mut Task) {
     if kernel::COUNTS_FRAMES.load() == 1 && task.zapped > task.freed {
         task.ended_ns = kernel::now_ns();
-        family::book_shared(task);
+        if task.zapped_anon > task.freed_anon {
+            family::book_shared(task);
+            late::remember(task);
+        }
     }
 }
 

@@ -230,7 +230,11 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
     let own = task.load::<u64>(&kernel::TASK_MM) == key;
     let reclaims = task.load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0;
     let is_swap = member == Counter::Swap as u32;
-    let operation = if mm.load::<u32>(&kernel::MM_USERS) == 0 {
+    let is_synced = kernel::RSS_HAS_COUNT.load() == 1 && own && pages == unsynced(task, member);
+    let operation = if is_synced {
+        // What the thread counted for itself at faults before.
+        None
+    } else if mm.load::<u32>(&kernel::MM_USERS) == 0 {
         Some(Operation::teardown(if in_exec() { Path::Exec } else { Path::Exit }))
     } else if pages > 0 {
         if is_swap && reclaims {
@@ -292,6 +296,14 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
             }
         }
     }
+}
+
+/// Returns the pages that a thread counted and is adding to its mm's counter now, if it is: it sets
+/// them to 0 after that (`sync_mm_rss`, mm/memory.c, 6.1).
+#[inline(always)]
+fn unsynced(task: Typed, member: u32) -> i64 {
+    let counts = task.address() + u64::from(kernel::TASK_RSS_CACHE.load());
+    i64::from(kernel::read_at::<i32>(counts + 4 * u64::from(member)))
 }
 
 #[inline(always)]

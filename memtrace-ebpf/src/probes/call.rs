@@ -38,7 +38,7 @@ macro_rules! fexit_calls {
 fexit_calls! {
     returned: mmap_fexit, munmap_fexit, brk_fexit, mremap_fexit, mprotect_fexit,
     pkey_mprotect_fexit, madvise_fexit, process_madvise_fexit, shmat_fexit, shmdt_fexit,
-    fallocate_fexit,
+    fallocate_fexit, process_mrelease_fexit,
 }
 fexit_calls! {
     returned_args: mmap_args, munmap_args, brk_args, mremap_args, mprotect_args,
@@ -93,6 +93,11 @@ fn call(regs: *const pt_regs, ret: i64, mm: u64) -> Option<Call> {
 fn returned(regs: *const pt_regs, ret: i64) -> i32 {
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     let nr = unsafe { (*regs).orig_rax };
+    if nr == kernel::nr::PROCESS_MRELEASE
+        && let Some(task) = books::known_task()
+    {
+        books::end(task, nr);
+    }
     let Some(syscall) = syscall(nr) else { return 0 };
     if kernel::MACHINE.load() == 1 {
         if let Some(task) = books::known_task() {

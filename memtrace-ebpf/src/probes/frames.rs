@@ -1,11 +1,9 @@
 //! Pages that enter and leave address spaces, and frames that the page allocator gets back.
 
 use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel,
     macros::{btf_tracepoint, fexit, raw_tracepoint},
     programs::{BtfTracePointContext, FExitContext, RawTracePointContext},
 };
-use memtrace_common::{Kind, Ledger, MmEnd};
 
 use crate::{
     books::{self, Freed, Mm},
@@ -98,7 +96,7 @@ fn mm_end_tracepoint(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a live map value, only written atomically.
     books::settle(space, unsafe { &*books });
     // SAFETY: as above.
-    emit_end::<Counted>(mm, unsafe { &raw const (*books).ledger });
+    emit::mm_end::<Counted>(mm, unsafe { &raw const (*books).ledger });
     books::bury(mm, books);
     0
 }
@@ -118,26 +116,8 @@ fn mm_end_args_fexit(ctx: FExitContext) -> i32 {
 #[inline(always)]
 fn ended_args(mm: u64) -> i32 {
     if Args::follows(mm) {
-        emit_end::<Args>(mm, core::ptr::null());
+        emit::mm_end::<Args>(mm, core::ptr::null());
         Args::bury(mm);
     }
     0
-}
-
-/// Emits the end of an address space with its books; with zeros where there are none.
-#[inline(always)]
-fn emit_end<E: Evidence>(mm: u64, ledger: *const Ledger) {
-    let header = emit::header::<MmEnd>(Kind::MmEnd, mm);
-    E::emit_with(|place: *mut MmEnd| {
-        // SAFETY: `place` is reserved memory of the ring; the helper copies a ledger into it, or
-        // zeroes it.
-        unsafe {
-            (&raw mut (*place).header).write(header);
-            bpf_probe_read_kernel(
-                (&raw mut (*place).ledger).cast(),
-                size_of::<Ledger>() as u32,
-                ledger.cast(),
-            );
-        }
-    });
 }

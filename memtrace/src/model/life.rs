@@ -94,7 +94,12 @@ impl Model {
 
     pub(super) fn mm_end(&mut self, end: &MmEnd) -> Option<What> {
         let &MmEnd { header, ledger } = end;
-        let id = self.by_mm.remove(&header.mm)?;
+        let Some(id) = self.by_mm.remove(&header.mm) else {
+            // It ended before, and frames came late since.
+            let (_, SpaceId(at)) = *self.ended.iter().find(|&&(mm, _)| mm == header.mm)?;
+            self.spaces[at].ledger = ledger;
+            return None;
+        };
         let is_last_of_any = self.processes.iter().rev().any(|process| process.space() == Some(id));
         let keep = is_last_of_any && self.processes.len() <= KEPT_REGION_MAPS;
         self.spaces[id.0].end(ledger, keep);

@@ -38,6 +38,7 @@ pub(super) struct Mm {
     slot: u32,
     reserved: u32,
     family: u64,
+    left: [u64; 3],
     stored: [u64; 7],
     pub(super) owner: Owner,
     pub(super) operations: [u64; PATHS],

@@ -12,7 +12,7 @@ const NONE: Choices = &[];
 
 /// The programs that see each memory call return, named with a suffix.
 macro_rules! calls {
-    ($suffix:literal) => {
+    ($suffix:literal $(, $more:expr)*) => {
         &[
             (concat!("mmap", $suffix), Fexit("__x64_sys_mmap")),
             (concat!("munmap", $suffix), Fexit("__x64_sys_munmap")),
@@ -25,6 +25,7 @@ macro_rules! calls {
             (concat!("shmat", $suffix), Fexit("__x64_sys_shmat")),
             (concat!("shmdt", $suffix), Fexit("__x64_sys_shmdt")),
             (concat!("fallocate", $suffix), Fexit("__x64_sys_fallocate")),
+            $($more,)*
         ]
     };
 }
@@ -86,7 +87,11 @@ pub const PROBES: &[Probe] = &[
         wanted: Wanted::Always,
         evidence: Evidence::Args,
         args: &[calls!("_args"), &[("call_args", BtfTracepoint("sys_exit"))]],
-        counted: &[calls!("_fexit"), &[("call_tracepoint", BtfTracepoint("sys_exit"))]],
+        counted: &[
+            // It is not told as a call, but its figures must be booked.
+            calls!("_fexit", ("process_mrelease_fexit", Fexit("__x64_sys_process_mrelease"))),
+            &[("call_tracepoint", BtfTracepoint("sys_exit"))],
+        ],
     },
     Probe {
         name: "fork",

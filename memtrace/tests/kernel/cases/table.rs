@@ -121,7 +121,8 @@ pub(super) const ROWS: &[Row] = &[
         "huge_512_both_halves",
         "huge_halves",
         512,
-        &[left("munmap", 512, freed(512).last()).advised(freed(512))],
+        // The first half is late: it comes with the second.
+        &[left("munmap", 512, freed(512).last()).advised(late(256).and_freed(256))],
     ),
     row(
         "free_1000_redirty_100",
