@@ -169,6 +169,8 @@ fn detaches_itself() -> bool {
 /// Adds to the anonymous frames among those freed by a path.
 #[inline(always)]
 pub(super) fn add_anon(mm: u64, path: u64, frames: u64) {
+    // As in `path_counters`.
+    let path = core::hint::black_box(path);
     if let Some(ledger) = ledger(mm)
         && let Some(total) = ledger.freed_anon_frames.get(path as usize)
     {
