@@ -100,11 +100,14 @@ fn owner(mapping: u64) -> Freer {
 /// Notes what an operation that ends detached and did not free.
 #[inline(always)]
 pub(super) fn remember(task: &Task) {
-    let outstanding = (task.zapped_anon - task.freed_anon) as i64;
+    let mut outstanding = (task.zapped_anon - task.freed_anon) as i64;
     let in_batches = MOST_IN_BATCHES * i64::from(kernel::SEED_CPUS.load());
     if outstanding > in_batches && family::has_relatives(task.mm) {
-        // The others have them.
-        return;
+        // The others have them, at least those that batches cannot hold.
+        if task.mapping == 0 {
+            return;
+        }
+        outstanding = in_batches;
     }
     let path = u64::from(task.path);
     if task.mapping != 0
