@@ -294,7 +294,12 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
 fn resident_at_teardown(space: &AddressSpace) -> HashMap<u64, u64> {
     let mut by_index: BTreeMap<u64, &Vma> = BTreeMap::new();
     for vma in space.regions.iter() {
-        if let Backing::Anon { index } = vma.backing {
+        // The kernel's own pages are no memory of the process; their indices begin at 0, as do those
+        // of files.
+        let is_kernels = matches!(space.kind(vma), RegionKind::Vdso | RegionKind::Vvar);
+        if let Backing::Anon { index } = vma.backing
+            && !is_kernels
+        {
             by_index.insert(index, vma);
         }
     }
