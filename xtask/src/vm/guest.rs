@@ -61,7 +61,9 @@ impl Guest {
             bail!("an argument has a line break");
         }
         archive.file("/vm/arguments", 0o644, arguments.join("\n").as_bytes());
-        let environment = "MEMTRACE_BIN=/bin/memtrace\nRUST_BACKTRACE=1\n";
+        // the tests may make a swap of that disk
+        let environment =
+            "MEMTRACE_BIN=/bin/memtrace\nMEMTRACE_SWAP=/dev/nvme0n1\nRUST_BACKTRACE=1\n";
         archive.file("/vm/environment", 0o644, environment.as_bytes());
         Ok(Self { initrd: archive.finish(), has_tests: options.program.is_none() })
     }
