@@ -38,14 +38,14 @@ struct Stamp;
 
 impl Stamp {
     #[inline(always)]
-    const fn new(now_ns: u64, tag: u64) -> u64 {
+    const fn at(now_ns: u64, tag: u64) -> u64 {
         (now_ns >> 4) << 20 | tag
     }
 
     /// Returns how long ago it was set.
     #[inline(always)]
     const fn age_ns(stamp: u64, now_ns: u64) -> u64 {
-        (Self::new(now_ns, 0).wrapping_sub(stamp & !TAG) >> 20) << 4
+        (Self::at(now_ns, 0).wrapping_sub(stamp & !TAG) >> 20) << 4
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn freed(page: u64, frames: u64, mm: u64) {
     let Some(remanence) = REMANENCE.get_ptr(tag) else { return };
     // SAFETY: a live map value that is only written atomically.
     add(unsafe { &raw const (*remanence).freed_frames }, frames);
-    let stamp = Stamp::new(kernel::now_ns(), tag);
+    let stamp = Stamp::at(kernel::now_ns(), tag);
     for frame in 0..MOST_FRAMES {
         if frame >= frames {
             break;
