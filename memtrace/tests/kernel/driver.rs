@@ -13,6 +13,7 @@ use std::{
 };
 
 use libtest_mimic::{Completion, Failed, Trial};
+use nix::sys::utsname::uname;
 use serde_json::Value;
 
 /// Bytes of a page.
@@ -56,6 +57,14 @@ pub(crate) fn memtrace() -> PathBuf {
 /// This binary, which is the workload as well.
 pub(crate) fn this() -> PathBuf {
     std::env::current_exe().expect("the path of this binary")
+}
+
+/// Tells whether the kernel is of a release or a later one. For what a kernel is known to give, which
+/// must not be asked of memtrace.
+pub(crate) fn kernel_is(major: u32, minor: u32) -> Result<bool, Failed> {
+    let release = uname()?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    Ok((numbers.next(), numbers.next()) >= (Some(major), Some(minor)))
 }
 
 /// A name for a file of this test run.

@@ -3,10 +3,9 @@
 use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
-use nix::sys::utsname::uname;
 
 use super::{
-    driver::{Attached, Report, Started, memtrace, run, this, trial},
+    driver::{Attached, Report, Started, kernel_is, memtrace, run, this, trial},
     maps::same_map,
     paths::check_at,
 };
@@ -24,9 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Kernels from 6.1 on give frames, older ones arguments.
 fn gives_frames() -> Result<bool, Failed> {
-    let release = uname()?.release().to_string_lossy().into_owned();
-    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
-    Ok((numbers.next(), numbers.next()) >= (Some(6), Some(1)))
+    kernel_is(6, 1)
 }
 
 fn most() -> Result<(), Failed> {

@@ -10,14 +10,14 @@ use std::{
 use super::super::{driver::PAGE, paths::N, workload::Mapped};
 
 /// A memory cgroup with a limit, of version 1 or 2.
-struct Group {
+pub(crate) struct Group {
     folder: PathBuf,
     /// The file that tells how much its processes have, freed frames no more.
     usage: &'static str,
 }
 
 impl Group {
-    fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let name = format!("memtrace-oom-{}", std::process::id());
         let (folder, file, usage) = if root.join("memory").is_dir() {
@@ -41,7 +41,7 @@ impl Group {
     }
 
     /// Moves the current process in.
-    fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let pid = std::process::id().to_string();
         fs::write(self.folder.join("cgroup.procs"), pid).expect("a process may be moved");
     }
