@@ -162,7 +162,7 @@ fn pushed_out() -> Result<(), Failed> {
     if swapped < N / 2 || came_back < N / 4 {
         return Err(format!("{out} out, {came_back} in, {swapped} left: {child}").into());
     }
-    let mut figures = vec![("swapped", swapped, out - came_back, N / 100)];
+    let mut figures = vec![("swapped", swapped, out.saturating_sub(came_back), N / 100)];
     figures.push(("anon", filled.anon.unwrap_or(0), 2 * N, FEW));
     figures.extend(filled.copied.map(|copied| ("copied", copied, 0, FEW)));
     check(&figures, child)
