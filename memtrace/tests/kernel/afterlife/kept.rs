@@ -22,12 +22,9 @@ pub(super) fn trials() -> Vec<Trial> {
             if !nix::unistd::geteuid().is_root() {
                 return Ok(Completion::ignored_with("needs root"));
             }
-            match workload::ring() {
-                Ok(_) => pinned().map(|()| Completion::Completed),
-                Err(error) => {
-                    let why = format!("optional: no io_uring to be had here: {error}");
-                    Ok(Completion::ignored_with(why))
-                }
+            match no_io_uring() {
+                None => pinned().map(|()| Completion::Completed),
+                Some(why) => Ok(Completion::ignored_with(format!("optional: {why}"))),
             }
         }),
     ]
@@ -80,6 +77,17 @@ fn huge(halves: usize) -> Result<(), Failed> {
         ("unknown", pages(&by_reason["unknown"])?, 0, FEW),
     ];
     check(&figures, munmap)
+}
+
+/// Returns why a program of no rights cannot have an io_uring, if it cannot.
+fn no_io_uring() -> Option<String> {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if let Ok(setting) = setting
+        && setting.trim() != "0"
+    {
+        return Some(format!("kernel.io_uring_disabled is {}", setting.trim()));
+    }
+    workload::ring().err().map(|error| format!("io_uring_setup: {error}"))
 }
 
 fn pinned() -> Result<(), Failed> {

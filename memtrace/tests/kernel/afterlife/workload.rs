@@ -1,6 +1,11 @@
 //! Programs that touch, give up and share memory in known amounts.
 
-use std::{io::Write as _, ops::Range, os::fd::AsRawFd as _, ptr};
+use std::{
+    io::Write as _,
+    ops::Range,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    ptr,
+};
 
 use super::{
     super::{
@@ -216,7 +221,9 @@ fn pinned() {
     let ring = ring().expect("an io_uring");
     let buffer = libc::iovec { iov_base: mapped.start.cast(), iov_len: mapped.len };
     // SAFETY: registers a mapping of ours (`IORING_REGISTER_BUFFERS`), which nobody reads or writes.
-    let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 0, &raw const buffer, 1) };
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), 0, &raw const buffer, 1)
+    };
     assert_eq!(done, 0, "io_uring_register: {}", std::io::Error::last_os_error());
     say("ready");
     told();
@@ -226,11 +233,15 @@ fn pinned() {
 }
 
 /// Makes an io_uring of one entry.
-pub(super) fn ring() -> std::io::Result<i64> {
+pub(super) fn ring() -> std::io::Result<OwnedFd> {
     let mut params = [0_u32; 30];
     // SAFETY: the kernel writes a `struct io_uring_params` of 120 bytes.
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
-    if ring < 0 { Err(std::io::Error::last_os_error()) } else { Ok(ring) }
+    if ring < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(ring as i32) })
 }
 
 /// Pages out and touches half of it again.
