@@ -112,6 +112,19 @@ fn run_needs_a_command() {
 }
 
 #[test]
+fn remanence_needs_frames() {
+    let pid = std::process::id().to_string();
+    for level in ["args", "rss"] {
+        let options = ["--remanence", "--evidence", level];
+        for command in [&["run"][..], &["attach"]] {
+            let what = if command == ["run"] { "true" } else { &pid };
+            let sentence = refused(memtrace([command, &options, &[what]].concat()), 2);
+            assert!(sentence.starts_with("--remanence is about frames"), "{sentence}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_command_is_refused() {
     assert_eq!(refused(memtrace(["run", "--", ""]), 2), "the command is empty");
 }

@@ -31,6 +31,7 @@ pub(super) struct Attach {
 impl Attach {
     /// Traces, then reports.
     pub(super) fn main(self, common: &Common) -> Outcome {
+        self.tracing.check()?;
         let (mut pids, mut gone) = (Vec::new(), Vec::new());
         for &pid in &self.pids {
             match check_process(pid) {

@@ -103,6 +103,20 @@ struct Tracing {
     keep_records: Option<PathBuf>,
 }
 
+impl Tracing {
+    /// Checks that what is asked for can go together.
+    fn check(&self) -> Result<(), Failure> {
+        if self.remanence && self.evidence.is_some_and(|level| level != Level::Frames) {
+            return Err(Failure::usage(
+                "--remanence is about frames, which a lower level of evidence does not count"
+                    .to_owned(),
+                "leave --evidence out, or say --evidence frames",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// The levels of [`Evidence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Level {

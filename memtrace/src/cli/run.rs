@@ -51,6 +51,7 @@ pub(super) struct Run {
 impl Run {
     /// Runs the command and returns its exit code, or 128 and the signal that ended it.
     pub(super) fn main(self, common: &Common) -> Outcome {
+        self.tracing.check()?;
         let program = find_program(&self.command[0])?;
         check_executable(&program)?;
         let user = self.user.as_deref().map(find_user).transpose()?;

@@ -78,6 +78,11 @@ impl Tracer {
         trim();
         let start_ns = now_ns()?;
         let evidence = follower.probes().evidence();
+        if tracing.remanence && evidence != Evidence::Frames {
+            log::warn!(
+                "this kernel does not tell which frames came back: no remanence is measured"
+            );
+        }
         Ok(Self {
             follower,
             stream: tracing.events.map(|_| common.format),

@@ -26,6 +26,7 @@ pub(super) fn load(
     let Options { machine, follow, remanence, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
     let counts_frames = u32::from(evidence == Evidence::Frames);
+    let remanence = remanence && evidence == Evidence::Frames;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
     for (name, value) in globals.offsets.iter().chain(&globals.others) {

@@ -3,6 +3,7 @@
 //! Runs on this host (`cargo xtask test`) and in the VM matrix (`cargo xtask vm`). The same binary
 //! is the workload: `kernel --workload NAME`, and the fuzzer: `kernel --fuzz …`.
 
+mod afterlife;
 mod cases;
 mod driver;
 mod evidence;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         evidence::trials(),
         outside::trials(),
+        afterlife::trials(),
         fuzz::trials(),
     ]
     .into_iter()

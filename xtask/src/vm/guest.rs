@@ -61,8 +61,9 @@ impl Guest {
             bail!("an argument has a line break");
         }
         archive.file("/vm/arguments", 0o644, arguments.join("\n").as_bytes());
-        // a guest is ours: its tests may set the machine as they need it
-        let environment = "MEMTRACE_BIN=/bin/memtrace\nMEMTRACE_GUEST=1\nRUST_BACKTRACE=1\n";
+        // a guest is ours: its tests may set the machine as they need it, and make a swap of its disk
+        let environment = "MEMTRACE_BIN=/bin/memtrace\nMEMTRACE_GUEST=1\n\
+                           MEMTRACE_SWAP=/dev/nvme0n1\nRUST_BACKTRACE=1\n";
         archive.file("/vm/environment", 0o644, environment.as_bytes());
         Ok(Self { initrd: archive.finish(), has_tests: options.program.is_none() })
     }

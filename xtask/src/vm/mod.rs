@@ -1,7 +1,8 @@
 //! `cargo xtask vm`: the kernel tests on Debian's kernels, each in a throw-away QEMU machine.
 //!
-//! Without KVM, network or disk, so that it is the same everywhere. The kernels come from Debian's
-//! packages through an apt configuration of our own: nothing is installed, nothing needs root.
+//! Without KVM and network, so that it is the same everywhere; the one disk is empty, for swap. The
+//! kernels come from Debian's packages through an apt configuration of our own: nothing is installed,
+//! nothing needs root.
 
 mod apt;
 mod cpio;

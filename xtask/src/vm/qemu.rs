@@ -1,4 +1,5 @@
-//! One boot of one machine: TCG, no disk, no network; kernel log and output on two serial ports.
+//! One boot of one machine: TCG, an empty disk, no network; kernel log and output on two serial
+//! ports.
 
 use std::{
     env,
@@ -20,6 +21,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Older ones emulate CMPXCHG16B wrongly: some kernels die at random.
 pub(super) const GOOD_MAJOR: u32 = 10;
 const LIMIT_CHECK: Duration = Duration::from_millis(250);
+/// The disk: a file with nothing in it. Every kernel of ours has NVMe built in, and no other disk.
+const DISK_BYTES: u64 = 256 << 20;
 
 /// The emulator and the options that depend on its version.
 pub(super) struct Qemu {
@@ -94,8 +97,12 @@ impl Qemu {
         let (log, errors) = (folder.path().join("kernel.log"), folder.path().join("qemu.log"));
         let initrd = folder.path().join("initrd");
         fs::write(&initrd, boot.initrd).context("cannot write the initrd")?;
+        let disk = folder.path().join("disk");
+        File::create(&disk)
+            .and_then(|file| file.set_len(DISK_BYTES))
+            .context("cannot make the disk")?;
         let mut child = self
-            .command(boot, &initrd, &log)
+            .command(boot, &initrd, &disk, &log)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).context("cannot write QEMU's log")?)
@@ -111,7 +118,7 @@ impl Qemu {
         Ok(Run { end: end?, output, kernel_log: text(&log), complaints: text(&errors) })
     }
 
-    fn command(&self, boot: &Boot<'_>, initrd: &Path, log: &Path) -> Command {
+    fn command(&self, boot: &Boot<'_>, initrd: &Path, disk: &Path, log: &Path) -> Command {
         let mut qemu = Command::new(&self.program);
         if let Some(private) = &self.private {
             qemu.env("QEMU_MODULE_DIR", private.join("usr/lib/x86_64-linux-gnu/qemu"));
@@ -129,6 +136,9 @@ impl Qemu {
             .arg(boot.kernel)
             .arg("-initrd")
             .arg(initrd)
+            .arg("-drive")
+            .arg(format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()))
+            .args(["-device", "nvme,drive=disk,serial=memtrace"])
             .args(["-append", &command_line(boot.parameters)]);
         // SAFETY: prctl is async-signal-safe and touches no memory here
         unsafe {

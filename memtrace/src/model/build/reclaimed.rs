@@ -35,7 +35,10 @@ impl Left {
             add(&mut sum.counters.freed_frames, freed_frames);
             add(&mut sum.counters.late_frames, late_frames);
             add(&mut sum.freed_anon_frames, ledger.freed_anon_frames[at]);
-            add(&mut sum.shared_pages, ledger.shared_pages[at]);
+            // Reclaim takes a page from all who share it: none of them keeps it.
+            if path != Path::Pressure {
+                add(&mut sum.shared_pages, ledger.shared_pages[at]);
+            }
         }
         // Entries of swap are no frames.
         sum.counters.zapped_pages[Counter::Swap as usize] = 0;
