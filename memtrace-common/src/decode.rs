@@ -124,8 +124,15 @@ mod tests {
         };
         let [anon, shared] = [older.ledger.freed_anon_frames, older.ledger.shared_pages];
         assert_eq!((older.ledger.sections, anon, shared), (7, [Ledger::NOT_TOLD; PATHS], anon));
+        let Ok(Event::MmEnd(later)) = decode(&end.as_bytes()[..808]) else {
+            panic!("it decodes");
+        };
+        assert_eq!(
+            (later.ledger.shared_pages, later.ledger.swapped_in_pages),
+            ([3; PATHS], u64::MAX)
+        );
         let cut = decode(&end.as_bytes()[..631]);
-        assert_eq!(cut, Err(DecodeError::Truncated { len: 631, expected: 808 }));
+        assert_eq!(cut, Err(DecodeError::Truncated { len: 631, expected: 856 }));
     }
 
     #[test]

@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
         model.lost_records();
     }
     let _ = (model.stale(), model.living_mms(), model.ended(), model.reclaimed_bytes());
-    let host = Host { kernel: "6.18.0".into(), arch: "x86_64".into(), page_size: 4096 };
+    let host = Host { page_size: 4096, ..Host::default() };
     let stats = ProbeStats { emitted: 1, ..ProbeStats::default() };
     let (probes, missed) = (Vec::new(), 0);
     let surroundings = Surroundings { host, start_ns: 1, end_ns: 2, stats, missed, probes };

@@ -203,6 +203,20 @@ pub struct Reclaimed {
     pub late_delay: Option<LateDelay>,
     /// The same by path; a path that nothing took is absent.
     pub by_path: BTreeMap<&'static str, PathReport>,
+    /// What left in system calls, by what the region was; a kind that nothing left is absent.
+    pub by_kind: BTreeMap<&'static str, KindReport>,
+}
+
+/// What left regions of one kind in system calls, bytes. What exec, exit and reclaim took is not among
+/// it, nor what came back late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KindReport {
+    /// Calls that detached pages.
+    pub calls: u64,
+    /// Resident bytes detached.
+    pub zapped: u64,
+    /// Bytes that the page allocator got back inside the calls; `None` below [`Evidence::Frames`].
+    pub freed: Option<u64>,
 }
 
 /// How long frames took that came back after the operation that detached them, nanoseconds.

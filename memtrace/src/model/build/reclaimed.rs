@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use memtrace_common::{Counter, Delays, Ledger, Path, PathCounters};
 
-use super::{Held, bytes};
+use super::{Held, bytes, kind_name};
 use crate::model::{
     change::path_name,
-    report::{Evidence, KeptByReason, LateDelay, PathReport, Reclaimed},
-    space::{AddressSpace, Requests},
+    report::{Evidence, KeptByReason, KindReport, LateDelay, PathReport, Reclaimed},
+    space::{AddressSpace, LeftByKind, Requests},
 };
 
 /// What left by one path.
@@ -125,7 +125,20 @@ pub(super) fn reclaimed(
     }
     explain(&mut by_path, held.unwrap_or_default());
     let total = evidence.knows(Evidence::Frames, bytes(frames));
-    Reclaimed { total, late_delay: late_delay(spaces), by_path }
+    Reclaimed { total, late_delay: late_delay(spaces), by_path, by_kind: by_kind(evidence, spaces) }
+}
+
+fn by_kind(evidence: Evidence, spaces: &[&AddressSpace]) -> BTreeMap<&'static str, KindReport> {
+    let mut by_kind: BTreeMap<&'static str, KindReport> = BTreeMap::new();
+    for (&kind, left) in spaces.iter().flat_map(|space| &space.left_by_kind) {
+        let LeftByKind { calls, zapped_pages, freed_frames } = *left;
+        let sum = by_kind.entry(kind_name(kind)).or_default();
+        sum.calls = sum.calls.saturating_add(calls);
+        sum.zapped = sum.zapped.saturating_add(bytes(zapped_pages));
+        let freed = sum.freed.unwrap_or(0).saturating_add(bytes(freed_frames));
+        sum.freed = evidence.knows(Evidence::Frames, freed);
+    }
+    by_kind
 }
 
 fn late_delay(spaces: &[&AddressSpace]) -> Option<LateDelay> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memtrace_common::{Call, Path, Syscall};
 
-use super::{AddressSpace, round_up};
+use super::{AddressSpace, RegionKind, round_up};
 use crate::model::region_map::{Backing, PAGE, Vma, flag};
 
 /// `MAP_FIXED` (include/uapi/asm-generic/mman-common.h).
@@ -31,6 +31,14 @@ impl AddressSpace {
             !matches!(syscall, Syscall::Madvise | Syscall::ProcessMadvise | Syscall::PunchHole);
         self.stale |= seq == 0 && changes && !failed;
         let range = first..first.saturating_add(round_up(second));
+        if call.zapped_pages > 0
+            && let Some(kind) = self.kind_given_up(syscall, &range, call)
+        {
+            let left = self.left_by_kind.entry(kind).or_default();
+            left.calls += 1;
+            left.zapped_pages = left.zapped_pages.saturating_add(call.zapped_pages);
+            left.freed_frames = left.freed_frames.saturating_add(call.freed_frames);
+        }
         match syscall {
             Syscall::Mmap => {
                 let mapped = ret as u64..(ret as u64).saturating_add(round_up(second));
@@ -126,6 +134,31 @@ impl AddressSpace {
         }
     }
 
+    /// Returns what the region was that a call took pages from, before the call is applied; `None` when
+    /// that is not known.
+    fn kind_given_up(
+        &self,
+        syscall: Syscall,
+        range: &Range<u64>,
+        call: &Call,
+    ) -> Option<RegionKind> {
+        let overlaps = |vma: &&Vma| vma.range.start < range.end && range.start < vma.range.end;
+        let mut erased = self.erased.iter().rev().filter(|(seq, _)| *seq == call.seq);
+        let here = || self.regions.find_from(range.start).filter(overlaps);
+        let vma = match syscall {
+            Syscall::Brk => return Some(RegionKind::Heap),
+            Syscall::Shmdt | Syscall::PunchHole => return Some(RegionKind::Shmem),
+            Syscall::ProcessMadvise => return None,
+            Syscall::Madvise => here()?,
+            // It may lie where `mremap` moved to.
+            Syscall::Mremap => erased.next().map(|(_, vma)| vma).or_else(here)?,
+            // What `MAP_FIXED` replaced was erased before; what is there now is new.
+            Syscall::Mmap => erased.map(|(_, vma)| vma).find(overlaps)?,
+            _ => erased.map(|(_, vma)| vma).find(overlaps).or_else(here)?,
+        };
+        Some(self.kind(vma))
+    }
+
     fn brk(&mut self, brk: u64, seq: u64) -> Range<u64> {
         let (old, new) = (round_up(self.layout.brk), round_up(brk));
         self.layout.brk = brk;
@@ -168,7 +201,7 @@ impl AddressSpace {
     /// Erases the pieces of the segment that is attached at `start` (ipc/shm.c, `ksys_shmdt`), those
     /// included that the kernel was seen to erase in the same write section.
     fn shmdt(&mut self, start: u64, seq: u64) -> Range<u64> {
-        let erased = self.erased_shmem.iter().filter(|(section, _)| *section == seq);
+        let erased = self.erased.iter().filter(|(section, _)| *section == seq);
         let pieces: Vec<&Vma> = erased.map(|(_, vma)| vma).chain(self.regions.iter()).collect();
         let file = |vma: &Vma| match vma.backing {
             Backing::File { dev, inode, offset, shmem: true, .. } => {

@@ -3,7 +3,11 @@
 
 mod call;
 
-use std::{collections::VecDeque, mem, ops::Range};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    ops::Range,
+};
 
 use memtrace_common::{Delays, Exec, Ledger, PATHS, Path, Region, Remanence, TaskSeed};
 
@@ -18,6 +22,8 @@ pub struct AddressSpace {
     pub layout: Layout,
     /// What system calls asked to give up, by [`Path`].
     pub given_up: [Requests; PATHS],
+    /// What left in system calls, by the region that it left; of several, the last.
+    pub left_by_kind: BTreeMap<RegionKind, LeftByKind>,
     /// What system calls asked to map.
     pub asked_for: Requests,
     /// Ranges that were given up by `MADV_FREE`, and not unmapped or mapped anew since.
@@ -30,8 +36,9 @@ pub struct AddressSpace {
     pub afterlife: Afterlife,
     /// Anonymous frames that came back at the teardown: where, as linear page indices, and how many.
     pub torn_down: Vec<(Range<u64>, u64)>,
-    /// Pieces of tmpfs that were erased last, with the write section: `shmdt` has no length.
-    erased_shmem: VecDeque<(u64, Vma)>,
+    /// Pieces that were erased or replaced last, with the write section: what a call gave up is not
+    /// there any more when it returns, and `shmdt` has no length.
+    erased: VecDeque<(u64, Vma)>,
     /// It was torn down.
     pub ended: bool,
     /// Size of all regions before the teardown, bytes.
@@ -113,6 +120,17 @@ impl Requests {
     }
 }
 
+/// What left regions of one kind in system calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftByKind {
+    /// Calls that detached pages.
+    pub calls: u64,
+    /// Pages that they detached.
+    pub zapped_pages: u64,
+    /// Frames that the page allocator got back inside them.
+    pub freed_frames: u64,
+}
+
 /// What a region is to its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RegionKind {
@@ -162,7 +180,8 @@ impl AddressSpace {
             return;
         }
         self.regions_known = true;
-        self.regions.store(Vma::from(region));
+        let replaced = self.regions.store(Vma::from(region));
+        self.note_erased(replaced, region.seq);
         self.peak_bytes = self.peak_bytes.max(self.regions.mapped());
     }
 
@@ -188,13 +207,16 @@ impl AddressSpace {
     /// Erases a range as the kernel did.
     pub fn erase(&mut self, region: &Region) {
         self.unadvise(region.start..region.end);
-        for vma in self.regions.erase(region.start..region.end, region.seq) {
-            if matches!(vma.backing, Backing::File { shmem: true, .. }) {
-                if self.erased_shmem.len() == WATCHED_ERASES {
-                    self.erased_shmem.pop_front();
-                }
-                self.erased_shmem.push_back((region.seq, vma));
+        let erased = self.regions.erase(region.start..region.end, region.seq);
+        self.note_erased(erased, region.seq);
+    }
+
+    fn note_erased(&mut self, pieces: Vec<Vma>, seq: u64) {
+        for piece in pieces {
+            if self.erased.len() == WATCHED_ERASES {
+                self.erased.pop_front();
             }
+            self.erased.push_back((seq, piece));
         }
     }
 

@@ -1,3 +1,6 @@
+#[path = "kind_tests.rs"]
+mod kind;
+
 use memtrace_common::Header;
 
 use super::*;

@@ -160,6 +160,12 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
             "late       half of the frames within {half}, 99 % within {most}, the last after {longest}"
         ));
     }
+    let by_kind = &process.reclaimed.by_kind;
+    if !by_kind.is_empty() {
+        let kinds: Vec<String> =
+            by_kind.iter().map(|(kind, left)| format!("{kind} {}", size(left.zapped))).collect();
+        line(&format!("zapped of  {}, in calls", kinds.join(", ")));
+    }
     line(&format!("faults     {}", faults(&process.faults)));
     let MadvFree { now, used_again, taken } = process.madv_free;
     if path(process, Path::Free).is_some() && now.or(used_again).or(taken).is_some() {

@@ -130,6 +130,7 @@ fn python() -> ProcessReport {
                 max_ns: 12_000_000_000,
             }),
             by_path: by_path.into(),
+            ..Reclaimed::default()
         },
         faults: Faults {
             minor: Some(54_321),
