@@ -196,7 +196,8 @@ pub(crate) fn map_touch_and_unmap() {
 pub(crate) fn bpf_programs_of(pid: u32) -> Result<Vec<u32>, Failed> {
     let mut programs = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = fs::read_to_string(entry?.path())?;
+        // What it opens for a moment is closed by now.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
         programs.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
     }
