@@ -24,6 +24,11 @@ fn words(what: &What) -> String {
             }
             if path.is_some() {
                 words += &format!("  zapped {}  freed {}", known(*zapped), known(*freed));
+                let rest =
+                    zapped.zip(*freed).map_or(0, |(zapped, freed)| zapped.saturating_sub(freed));
+                if rest > 0 {
+                    words += &format!("  +{} late or kept", size(rest));
+                }
             }
             words + &result(*ret)
         }
@@ -115,7 +120,7 @@ mod tests {
         ];
         assert_snapshot!(lines.join("\n"), @"
           1.234567  4242       mmap     0x7f12a0000000    64.0 MiB  PROT_READ|PROT_WRITE  = 0x7f12a0000000
-          1.234999  4242/4250  munmap   0x7f12a0000000    64.0 MiB  zapped 32.0 MiB  freed 31.9 MiB
+          1.234999  4242/4250  munmap   0x7f12a0000000    64.0 MiB  zapped 32.0 MiB  freed 31.9 MiB  +100.0 KiB late or kept
           2.000000  4242       madvise  0x55550000        64.0 MiB  MADV_FREE
         100.000000  4242       mprotect 0x55550000        64.0 MiB  PROT_NONE
         ");

@@ -162,9 +162,11 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
     }
     let by_kind = &process.reclaimed.by_kind;
     if !by_kind.is_empty() {
+        let mut kinds: Vec<_> = by_kind.iter().collect();
+        kinds.sort_by_key(|(_, left)| std::cmp::Reverse(left.zapped));
         let kinds: Vec<String> =
-            by_kind.iter().map(|(kind, left)| format!("{kind} {}", size(left.zapped))).collect();
-        line(&format!("zapped of  {}, in calls", kinds.join(", ")));
+            kinds.iter().map(|(kind, left)| format!("{kind} {}", size(left.zapped))).collect();
+        line(&format!("regions    {}: detached by calls", kinds.join(", ")));
     }
     line(&format!("faults     {}", faults(&process.faults)));
     let MadvFree { now, used_again, taken } = process.madv_free;
