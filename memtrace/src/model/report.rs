@@ -263,7 +263,7 @@ pub struct KeptByReason {
     pub huge_page: u64,
     /// Pinned for a device, as far as the process's `VmPin` says so.
     pub pinned: u64,
-    /// Taken by reclaim, and still in the swap cache.
+    /// Taken by reclaim, and still in the swap cache, or mapped again from there.
     pub swap: u64,
     /// Nobody knows: still in a per-CPU batch, pinned, or shared since before tracing began.
     pub unknown: u64,

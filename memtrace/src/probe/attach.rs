@@ -83,11 +83,10 @@ unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> aya::Pod for Wire<T> {}
 
 /// Asks the kernel what it offers and what memtrace would take of it.
 pub fn examine() -> Result<KernelFacts> {
-    let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
-    let kernel = KernelBtf::read()?;
-    let (mut facts, globals) = facts::read(&kernel);
+    let (mut facts, globals) = facts::read(&KernelBtf::read()?);
     let options = Options { buffer_bytes: 1 << 16, ..Options::default() };
-    let mut bpf = load(&btf, &globals, options, Evidence::default(), 1)?;
+    let mut bpf = load(&globals, options, Evidence::default(), 1)?;
+    let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
     facts.trampolines = try_trampoline(&mut bpf, &btf)?;
     Ok(facts)
 }
@@ -95,14 +94,13 @@ pub fn examine() -> Result<KernelFacts> {
 impl Probes {
     /// Loads the object, attaches every probe that is wanted.
     pub fn attach(options: Options) -> Result<Self> {
-        // One after the other: each takes many megabytes.
         let (mut facts, globals) = facts::read(&KernelBtf::read()?);
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         let cpus = online_cpus()?;
         // The level does not depend on what only a trial shows.
         facts.trampolines = true;
         let (evidence, ..) = options.plan(&facts)?;
-        let mut bpf = load(&btf, &globals, options, evidence, cpus.len() as u32)?;
+        let mut bpf = load(&globals, options, evidence, cpus.len() as u32)?;
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's types")?;
         facts.trampolines = try_trampoline(&mut bpf, &btf)?;
         let (evidence, plan, why) = options.plan(&facts)?;
         if let Some(why) = why {

@@ -16,8 +16,9 @@ use crate::{model::report::Evidence, source::memory};
 /// The probes' object, built by `cargo xtask bpf`.
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/memtrace.bpf.o");
 
+/// Loads the object. Call it before the kernel's types are read for [`attach`]: the loader reads them
+/// for itself, and both together are large.
 pub(super) fn load(
-    btf: &Btf,
     globals: &facts::Globals,
     options: Options,
     evidence: Evidence,
@@ -28,7 +29,8 @@ pub(super) fn load(
     let counts_frames = u32::from(evidence == Evidence::Frames);
     let remanence = remanence && evidence == Evidence::Frames;
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(btf)).map_max_entries("EVENTS", buffer_bytes);
+    // Our object has no relocations against the kernel's types.
+    loader.btf(None).map_max_entries("EVENTS", buffer_bytes);
     for (name, value) in globals.offsets.iter().chain(&globals.others) {
         loader.override_global(name, value, true);
     }
