@@ -17,7 +17,7 @@ use super::{
 pub(super) const ROUNDS: u64 = 4;
 
 /// Frames that a child is to get from its parent.
-const ENOUGH: u64 = N / 16;
+const ENOUGH: u64 = N / 256;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
