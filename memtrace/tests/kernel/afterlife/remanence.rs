@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        driver::{PAGE, Report, kernel, memtrace, run, this, trial},
+        driver::{Report, kernel, memtrace, run, this, trial},
         paths::N,
     },
     FEW,
@@ -16,8 +16,9 @@ use super::{
 /// How often a workload maps, touches and unmaps its pages.
 pub(super) const ROUNDS: u64 = 4;
 
-/// Frames that a child is to get from its parent.
-const ENOUGH: u64 = N / 256;
+/// Children that want as many pages each as their parent gave up just before.
+pub(super) const CHILDREN: u64 = 64;
+pub(super) const EACH: u64 = 256;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
@@ -82,35 +83,15 @@ fn itself() -> Result<(), Failed> {
 }
 
 fn others() -> Result<(), Failed> {
-    let mut pages = 4 * N;
-    loop {
-        let report = traced(&["freed_before_child", &pages.to_string()])?;
-        let [parent, child] = report.family()?;
-        let (Some(found), Some(_)) = (remanence(&report, parent)?, remanence(&report, child)?)
-        else {
-            return Ok(());
-        };
-        let zeroed = found["zeroed_for_others"].as_u64().unwrap_or(0);
-        let frames = found["to_others"]["frames"].as_u64().unwrap_or(0);
-        if zeroed.min(frames) >= ENOUGH {
-            return Ok(());
-        }
-        // There may have been enough others: the more the child wants, the more it must get.
-        pages *= 4;
-        if pages > available()? / 2 {
-            return Err(
-                format!("others got {frames} frames of {N}, {zeroed} zeroed: {found}").into()
-            );
-        }
+    let report = traced(&["children_after"])?;
+    let Some(found) = remanence(&report, report.process())? else { return Ok(()) };
+    let zeroed = found["zeroed_for_others"].as_u64().unwrap_or(0);
+    let frames = found["to_others"]["frames"].as_u64().unwrap_or(0);
+    // Some went to whoever came first, or back to itself.
+    if zeroed.min(frames) < CHILDREN * EACH / 20 {
+        return Err(format!("others got {frames} frames, {zeroed} zeroed: {found}").into());
     }
-}
-
-/// Returns the pages that the kernel has for whoever wants them.
-fn available() -> Result<u64, Failed> {
-    let info = std::fs::read_to_string("/proc/meminfo")?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    Ok(kib.ok_or("no MemAvailable")? * 1024 / PAGE)
+    Ok(())
 }
 
 fn unasked() -> Result<(), Failed> {

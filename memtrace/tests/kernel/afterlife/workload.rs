@@ -12,10 +12,11 @@ use super::{
         driver::{PAGE, scratch},
         group::Group,
         paths::N,
-        workload::{Mapped, say, told},
+        workload::{Mapped, cases::run_on, say, told},
     },
     fills::{HUGE, HUGE_PAGES},
     kept::PINNED,
+    remanence::{CHILDREN, EACH},
 };
 
 /// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
@@ -62,10 +63,14 @@ pub(crate) fn run(args: &[String]) {
                 anon(N).touch().unmap();
             }
         }
-        "freed_before_child" => {
-            let pages = args[1].parse().expect("a number of pages");
-            anon(N).touch().unmap();
-            child(|| _ = anon(pages).touch());
+        // What a CPU freed last it gives out first.
+        "children_after" => {
+            let cpu = nix::sched::sched_getcpu().expect("a CPU");
+            run_on(&[cpu]);
+            for _ in 0..CHILDREN {
+                anon(EACH).touch().unmap();
+                child(|| _ = anon(EACH).touch());
+            }
         }
         other => panic!("no program {other}"),
     }

@@ -130,7 +130,7 @@ fn held() {
     unsafe { libc::syscall(libc::SYS_read, 0, [0_u8; 1].as_mut_ptr(), 1) };
 }
 
-fn run_on(cpus: &[usize]) {
+pub(crate) fn run_on(cpus: &[usize]) {
     let mut set = CpuSet::new();
     cpus.iter().for_each(|cpu| set.set(*cpu).expect("a possible CPU"));
     sched_setaffinity(Pid::from_raw(0), &set).expect("CPUs that are on");

@@ -1,6 +1,6 @@
 //! Programs of known behaviour.
 
-mod cases;
+pub(crate) mod cases;
 mod mapped;
 mod told;
 
