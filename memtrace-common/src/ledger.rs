@@ -112,6 +112,20 @@ impl PathCounters {
         let [file, anon, _swap, shmem] = self.zapped_pages;
         file.saturating_add(anon).saturating_add(shmem)
     }
+
+    /// Returns the frames that the page allocator got back, inside the operation or late.
+    pub const fn all_freed_frames(&self) -> u64 {
+        self.freed_frames.saturating_add(self.late_frames)
+    }
+
+    /// Adds what left by the same path elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in self.zapped_pages.iter_mut().zip(other.zapped_pages) {
+            *sum = sum.saturating_add(more);
+        }
+        self.freed_frames = self.freed_frames.saturating_add(other.freed_frames);
+        self.late_frames = self.late_frames.saturating_add(other.late_frames);
+    }
 }
 
 /// The books of one address space, kept in the kernel.
@@ -283,6 +297,9 @@ pub struct Remanence {
 }
 
 impl Remanence {
+    /// The part of its number by which the frames of an address space are known.
+    pub const TAG: u64 = (1 << 20) - 1;
+
     /// Adds that of another address space.
     pub fn add(&mut self, other: &Self) {
         self.freed_frames = self.freed_frames.saturating_add(other.freed_frames);

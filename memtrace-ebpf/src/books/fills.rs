@@ -76,6 +76,15 @@ pub(super) const fn note_untold(ledger: &mut Ledger) {
     ledger.filled_frames[Fill::Copied as usize] = Ledger::NOT_TOLD;
 }
 
+/// Tells whether it is told what is mapped: where allocations are seen, and each page is counted when
+/// it is mapped.
+#[inline(always)]
+fn tells_mapped() -> bool {
+    kernel::COUNTS_FRAMES.load() == 1
+        && kernel::MACHINE.load() == 0
+        && kernel::RSS_HAS_COUNT.load() == 0
+}
+
 /// Notes frames that the current thread allocated for its own address space.
 #[inline(always)]
 pub(crate) fn allocated(books: &Mm, order: u64, gfp: u64) {
@@ -119,7 +128,7 @@ pub(crate) fn allocated(books: &Mm, order: u64, gfp: u64) {
 /// anything for them.
 #[inline(always)]
 pub(super) fn mapped(books: &Mm, member: u32) {
-    if kernel::RSS_HAS_COUNT.load() == 1 || member == Counter::Swap as u32 {
+    if !tells_mapped() || member == Counter::Swap as u32 {
         return;
     }
     if member == Counter::Anon as u32 && zeroed_for() == kernel::tid() {
@@ -143,7 +152,9 @@ pub(super) fn mapped(books: &Mm, member: u32) {
 /// What the current thread mapped last came from swap, and so did all else that it allocated for it.
 #[inline(always)]
 pub(super) fn came_from_swap(books: &Mm) {
-    if let Some(last) = last() {
+    if tells_mapped()
+        && let Some(last) = last()
+    {
         recount(books, last, Fill::Copied, 0);
         last.fault = u64::MAX;
     }
@@ -152,9 +163,7 @@ pub(super) fn came_from_swap(books: &Mm) {
 /// Counts frames in the place of those that were counted for this fault.
 #[inline(always)]
 fn recount(books: &Mm, last: &mut Allocated, fill: Fill, frames: u64) {
-    if let Some(total) = books.ledger.filled_frames.get(last.fill as usize) {
-        add(total, last.counted.wrapping_neg());
-    }
+    count_raw(books, last.fill, last.counted.wrapping_neg());
     (last.fill, last.counted) = (fill as u64, frames);
     count(books, fill, frames);
 }
@@ -194,6 +203,12 @@ fn set_zeroed_for(tid: u32) {
 
 #[inline(always)]
 fn count(books: &Mm, fill: Fill, frames: u64) {
+    count_raw(books, fill as u64, frames);
+}
+
+/// The same for a [`Fill`] as it stands in a map.
+#[inline(always)]
+fn count_raw(books: &Mm, fill: u64, frames: u64) {
     if let Some(total) = books.ledger.filled_frames.get(fill as usize) {
         add(total, frames);
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use memtrace_common::Delays;
 
 use super::{
-    MMS, Mm, add, family,
+    MMS, Mm, add, entry, family,
     frames::{Freed, add_anon},
     note_change,
     operation::Task,
@@ -226,16 +226,15 @@ pub(super) fn add_late(mm: u64, path: u64, frames: u64, since_ns: u64) {
     add(&counters.late_frames, frames);
     note_change(mm);
     let delay_ns = kernel::now_ns().saturating_sub(since_ns);
-    if DELAYS.get_ptr(mm).is_none()
-        && let Some(none) = NO_DELAYS.get_ptr(0)
-    {
-        // SAFETY: a zeroed value that nobody writes to.
-        let none = unsafe { &*none };
-        let _ = DELAYS.insert(mm, none, u64::from(BPF_NOEXIST));
-    }
-    let Some(delays) = DELAYS.get_ptr_mut(mm) else { return };
+    let insert = |none: &Delays| _ = DELAYS.insert(mm, none, u64::from(BPF_NOEXIST));
+    let Some(delays) = entry(&NO_DELAYS, || DELAYS.get_ptr_mut(mm), insert) else { return };
     // SAFETY: a live map value; a lost race costs the longest delay of two.
-    let delays = unsafe { &mut *delays };
+    add_delay(unsafe { &mut *delays }, delay_ns, frames);
+}
+
+/// Adds frames that took so long.
+#[inline(always)]
+pub(super) fn add_delay(delays: &mut Delays, delay_ns: u64, frames: u64) {
     // The compiler knows that it is below 64 and would leave the check out, which the verifier needs.
     let bucket = core::hint::black_box(Delays::bucket(delay_ns));
     if let Some(total) = delays.frames.get(bucket) {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use memtrace_common::{COUNTERS, Owner, PATHS, PathCounters, Sum};
 
-use super::{MMS, Mm, add, followed, operation::Task, pages, take};
+use super::{MMS, Mm, add, entry, followed, operation::Task, pages, take};
 use crate::kernel::{self, Typed};
 
 /// What left address spaces that ended, by program and cgroup. Userspace adds [`REST`].
@@ -86,14 +86,9 @@ pub(super) fn fold(books: &Mm) {
         return;
     }
     let key = Owner { tgid: 0, ..books.owner };
-    if SUMS.get_ptr(key).is_none()
-        && let Some(none) = NO_SUM.get_ptr(0)
-    {
-        // SAFETY: a zeroed value that nobody writes to.
-        let none = unsafe { &*none };
-        let _ = SUMS.insert(key, none, u64::from(BPF_NOEXIST));
-    }
-    let Some(sum) = SUMS.get_ptr(key).or_else(|| SUMS.get_ptr(REST)) else { return };
+    let insert = |none: &Sum| _ = SUMS.insert(key, none, u64::from(BPF_NOEXIST));
+    let known = entry(&NO_SUM, || SUMS.get_ptr_mut(key), insert);
+    let Some(sum) = known.or_else(|| SUMS.get_ptr_mut(REST)) else { return };
     // SAFETY: a live map value that is only written atomically.
     let sum = unsafe { &*sum };
     add(&sum.spaces, 1);

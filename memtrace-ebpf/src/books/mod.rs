@@ -271,6 +271,22 @@ fn ledger(mm: u64) -> Option<&'static Ledger> {
     Some(unsafe { &(*books).ledger })
 }
 
+/// Returns a value of a map, which is made when it is missing: out of a zeroed one, too large for the
+/// stack.
+#[inline(always)]
+fn entry<T>(
+    zeroed: &Array<T>,
+    get: impl Fn() -> Option<*mut T>,
+    insert: impl FnOnce(&T),
+) -> Option<*mut T> {
+    if let Some(known) = get() {
+        return Some(known);
+    }
+    // SAFETY: a zeroed value that nobody writes to.
+    insert(unsafe { &*zeroed.get_ptr(0)? });
+    get()
+}
+
 /// Adds to a counter of the books.
 #[inline(always)]
 fn add(counter: *const u64, amount: u64) {

@@ -6,9 +6,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, LruHashMap},
 };
-use memtrace_common::{Delays, Remanence};
+use memtrace_common::Remanence;
 
-use super::{MMS, add, fills, followed};
+use super::{MMS, add, entry, fills, followed, late::add_delay};
 use crate::kernel;
 
 /// When each frame came back and whose it was: a [`stamp`], 0 for a frame that was given out. By the
@@ -30,8 +30,7 @@ const STRUCT_PAGE_SHIFT: u32 = 6;
 /// The most frames of a folio that are looked at: those of a huge page.
 const MOST_FRAMES: u64 = 512;
 
-/// The tag of an address space: the lower bits of its number.
-const TAG: u64 = (1 << 20) - 1;
+const TAG: u64 = Remanence::TAG;
 
 /// Returns a stamp: a time, in units of 16 ns, and a tag. It goes around after three days.
 #[inline(always)]
@@ -64,14 +63,9 @@ fn tag(mm: u64) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn freed(page: u64, frames: u64, mm: u64) {
     let Some(tag) = tag(mm) else { return };
-    if REMANENCE.get_ptr(tag).is_none()
-        && let Some(none) = NO_REMANENCE.get_ptr(0)
-    {
-        // SAFETY: a zeroed value that nobody writes to.
-        let none = unsafe { &*none };
-        let _ = REMANENCE.insert(tag, none, u64::from(BPF_NOEXIST));
-    }
-    let Some(remanence) = REMANENCE.get_ptr(tag) else { return };
+    let insert = |none: &Remanence| _ = REMANENCE.insert(tag, none, u64::from(BPF_NOEXIST));
+    let get = || REMANENCE.get_ptr_mut(tag);
+    let Some(remanence) = entry(&NO_REMANENCE, get, insert) else { return };
     // SAFETY: a live map value that is only written atomically.
     add(unsafe { &raw const (*remanence).freed_frames }, frames);
     let stamp = stamp(kernel::now_ns(), tag);
@@ -91,7 +85,8 @@ pub(crate) fn freed(page: u64, frames: u64, mm: u64) {
 pub(crate) fn given_out(page: u64, order: u64, gfp: u64, mm: u64) {
     let frames = 1 << (order & 31);
     let now_ns = kernel::now_ns();
-    let own = if followed(mm).is_some() { tag(mm).unwrap_or(u64::MAX) } else { u64::MAX };
+    // SAFETY: a live map value; the number is never changed.
+    let own = followed(mm).map_or(u64::MAX, |books| unsafe { (*books).number } & TAG);
     for frame in 0..MOST_FRAMES {
         if frame >= frames {
             break;
@@ -122,10 +117,5 @@ fn book(stamp: u64, own: u64, age_ns: u64, zeroed: bool) {
         }
         &mut remanence.to_others
     };
-    // See `frames::add_late`.
-    let bucket = core::hint::black_box(Delays::bucket(age_ns));
-    if let Some(total) = delays.frames.get(bucket) {
-        add(total, 1);
-    }
-    delays.max_ns = delays.max_ns.max(age_ns);
+    add_delay(delays, age_ns, 1);
 }

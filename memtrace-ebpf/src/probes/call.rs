@@ -93,18 +93,16 @@ fn call(regs: *const pt_regs, ret: i64, mm: u64) -> Option<Call> {
 fn returned(regs: *const pt_regs, ret: i64) -> i32 {
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     let nr = unsafe { (*regs).orig_rax };
-    if nr == kernel::nr::PROCESS_MRELEASE
-        && let Some(task) = books::known_task()
-    {
-        books::end(task, nr);
-    }
-    let Some(syscall) = syscall(nr) else { return 0 };
-    if kernel::MACHINE.load() == 1 {
+    let told = syscall(nr);
+    let is_machines = kernel::MACHINE.load() == 1 && told.is_some();
+    if is_machines || nr == kernel::nr::PROCESS_MRELEASE {
+        // Nothing is told of it, but what it did is booked.
         if let Some(task) = books::known_task() {
             books::end(task, nr);
         }
         return 0;
     }
+    let Some(syscall) = told else { return 0 };
     let mut mm = Counted::current_mm();
     if matches!(syscall, Syscall::ProcessMadvise)
         && let Some(task) = books::known_task()

@@ -68,14 +68,15 @@ fn free_tracepoint(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 fn alloc_tracepoint(ctx: RawTracePointContext) -> i32 {
     let (page, order, gfp): (u64, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    let mm = Counted::current_mm();
-    if kernel::STAMPS_FRAMES.load() == 1 {
-        books::given_out(page, order, gfp, mm);
-    }
-    if page == 0 || !books::is_data(gfp) {
+    if page == 0 {
         return 0;
     }
-    if let Some(books) = books::followed(mm) {
+    if kernel::STAMPS_FRAMES.load() == 1 {
+        books::given_out(page, order, gfp, Counted::current_mm());
+    }
+    if books::is_data(gfp)
+        && let Some(books) = books::followed(Counted::current_mm())
+    {
         // SAFETY: a live map value, only written atomically.
         books::allocated(unsafe { &*books }, order, gfp);
     }

@@ -147,11 +147,7 @@ struct Books {
 impl Books {
     fn add(&mut self, paths: &[PathCounters; PATHS], operations: &[u64; PATHS]) {
         for (sum, more) in self.paths.iter_mut().zip(paths) {
-            for (sum, more) in sum.zapped_pages.iter_mut().zip(more.zapped_pages) {
-                *sum = sum.saturating_add(more);
-            }
-            sum.freed_frames = sum.freed_frames.saturating_add(more.freed_frames);
-            sum.late_frames = sum.late_frames.saturating_add(more.late_frames);
+            sum.add(more);
         }
         for (sum, more) in self.operations.iter_mut().zip(operations) {
             *sum = sum.saturating_add(*more);
@@ -174,13 +170,9 @@ impl Books {
     /// Returns the pages detached and the frames freed, by any path.
     fn totals(&self) -> (u64, u64) {
         let zapped = self.paths.iter().map(PathCounters::resident_pages);
-        let freed = self.paths.iter().map(freed_frames);
+        let freed = self.paths.iter().map(PathCounters::all_freed_frames);
         (zapped.fold(0, u64::saturating_add), freed.fold(0, u64::saturating_add))
     }
-}
-
-const fn freed_frames(path: &PathCounters) -> u64 {
-    path.freed_frames.saturating_add(path.late_frames)
 }
 
 /// Sums of a reading by a key; what `key` gives none for is left out.
@@ -292,7 +284,7 @@ impl View<'_> {
         for path in Path::ALL {
             let counters = &books.paths[path.index()];
             let operations = books.operations[path.index()];
-            let (zapped, freed) = (counters.resident_pages(), freed_frames(counters));
+            let (zapped, freed) = (counters.resident_pages(), counters.all_freed_frames());
             let figures = [operations, zapped, freed, counters.late_frames];
             if figures == [0; 4] {
                 continue;

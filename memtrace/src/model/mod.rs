@@ -14,7 +14,7 @@ pub mod space;
 
 use std::collections::{HashMap, VecDeque};
 
-use memtrace_common::{Call, Event, Ledger, Path, Region, Syscall};
+use memtrace_common::{Call, Event, Ledger, Path, PathCounters, Region, Syscall};
 
 use change::{Change, What};
 use process::Process;
@@ -242,11 +242,9 @@ impl Model {
 
     /// Returns what the kernel's page allocator got back so far, bytes; `None` when it is not counted.
     pub fn reclaimed_bytes(&self) -> Option<u64> {
-        let frames = |space: &AddressSpace| -> u64 {
-            let paths = space.ledger.paths.iter();
-            paths.fold(0, |sum, path| {
-                sum.saturating_add(path.freed_frames).saturating_add(path.late_frames)
-            })
+        let frames = |space: &AddressSpace| {
+            let paths = space.ledger.paths.iter().map(PathCounters::all_freed_frames);
+            paths.fold(0, u64::saturating_add)
         };
         let frames = self.spaces.iter().map(frames).fold(0, u64::saturating_add);
         self.freed(frames)

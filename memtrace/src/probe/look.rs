@@ -49,8 +49,6 @@ impl Mm {
     pub(super) const SEEDING: u32 = 0;
     /// `Mm::DEAD` of the probes.
     pub(super) const DEAD: u32 = 3;
-    /// The part of its number by which its frames are known.
-    const TAG: u64 = (1 << 20) - 1;
 }
 
 impl Probes {
@@ -170,7 +168,8 @@ impl Probes {
         let Some(books) = self.books(mm)? else { return Ok(None) };
         let map = self.bpf.map("REMANENCE").context("the object has no map REMANENCE")?;
         let remanence: HashMap<_, u64, Wire<Remanence>> = HashMap::try_from(map)?;
-        found(remanence.get(&(books.number & Mm::TAG), 0)).context("cannot read the remanence")
+        found(remanence.get(&(books.number & Remanence::TAG), 0))
+            .context("cannot read the remanence")
     }
 
     /// Sums what the threads of a process counted and have not added to its mm's counters yet.

@@ -27,13 +27,8 @@ impl Left {
         let mut sum = Self::default();
         let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
         for AddressSpace { given_up, ledger, .. } in spaces {
-            let PathCounters { zapped_pages, freed_frames, late_frames } = ledger.paths[at];
             sum.requests.add_all(&given_up[at]);
-            for (total, pages) in sum.counters.zapped_pages.iter_mut().zip(zapped_pages) {
-                add(total, pages);
-            }
-            add(&mut sum.counters.freed_frames, freed_frames);
-            add(&mut sum.counters.late_frames, late_frames);
+            sum.counters.add(&ledger.paths[at]);
             add(&mut sum.freed_anon_frames, ledger.freed_anon_frames[at]);
             // Reclaim takes a page from all who share it: none of them keeps it.
             if path != Path::Pressure {
@@ -47,7 +42,7 @@ impl Left {
 
     /// Returns the frames that came back, in the operation or late.
     const fn freed_frames(&self) -> u64 {
-        self.counters.freed_frames.saturating_add(self.counters.late_frames)
+        self.counters.all_freed_frames()
     }
 
     /// Returns the pages whose frames did not come back.
