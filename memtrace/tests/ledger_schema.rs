@@ -62,7 +62,7 @@ fn what_is_known_and_what_is_not_is_valid() {
     let owner = Owner { tgid: 7, ..Owner::default() };
     let reading =
         Reading { spaces: vec![Space { owner, ..Space::default() }], ..Reading::default() };
-    let (host, cgroups) = (Host::default(), HashMap::new());
+    let (host, cgroups) = (Host::default(), &HashMap::new());
     let surroundings = MachineSurroundings { host, window: window(Evidence::Rss), top: 1, cgroups };
     let unknown = value(&machine_report(&reading, &Reading::default(), surroundings));
     assert!(unknown["processes"][0]["comm"].is_null(), "{unknown}");

@@ -1,6 +1,6 @@
 //! `memtrace ledger`: every process of the machine, counted in the kernel.
 
-use std::{collections::HashMap, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,7 +12,7 @@ use super::{
     failure::check_privileges,
     output::{Output, Stream},
     runtime,
-    tracer::{now_ns, surroundings, trim},
+    tracer::{host, now_ns, trim},
 };
 use crate::{
     model::{
@@ -62,18 +62,14 @@ impl Ledger {
             // The first is at once.
             tick.tick().await;
             loop {
-                let ended = tokio::select! {
+                tokio::select! {
                     ended = &mut stop => {
                         ended?;
-                        true
+                        output.write_machine(&counter.last_report()?)?;
+                        return Ok(ExitCode::SUCCESS);
                     }
-                    _ = tick.tick() => false,
-                };
-                if ended {
-                    output.write_machine(&counter.last_report()?)?;
-                    return Ok(ExitCode::SUCCESS);
+                    _ = tick.tick() => output.write_machine(&counter.report()?)?,
                 }
-                output.write_machine(&counter.report()?)?;
             }
         })
     }
@@ -113,7 +109,7 @@ impl Counter {
         log::info!("counting");
         Ok(Self {
             probes,
-            host: surroundings(start_ns)?.host,
+            host: host()?,
             cgroups: Cgroups::default(),
             before: first.clone(),
             first,
@@ -134,7 +130,7 @@ impl Counter {
         let end_ns = now_ns()?;
         let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
         let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));
-        let cgroups: HashMap<u64, String> = self.cgroups.paths(wanted).clone();
+        let cgroups = self.cgroups.paths(wanted);
         let window = MachineWindow {
             evidence: self.probes.evidence(),
             start_ns: self.start_ns,

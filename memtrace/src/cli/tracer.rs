@@ -279,24 +279,28 @@ fn begin_trace(
     start_ns: u64,
     evidence: Evidence,
 ) -> Result<TraceWriter<BufWriter<File>>> {
-    let Host { kernel, arch, page_size, .. } = surroundings(start_ns)?.host;
+    let Host { kernel, arch, page_size, .. } = host()?;
     let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
     TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
 }
 
-/// Returns what a report without probes says beside the model.
-pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
+/// Returns what a report says of this machine.
+pub(super) fn host() -> Result<Host> {
     let system = uname().context("cannot ask for the kernel's name")?;
     let settings = Kernel::read();
-    let host = Host {
+    Ok(Host {
         kernel: system.release().to_string_lossy().into_owned(),
         arch: system.machine().to_string_lossy().into_owned(),
         page_size: PAGE,
         init_on_alloc: settings.is_on(INIT_ON_ALLOC),
         init_on_free: settings.is_on(INIT_ON_FREE),
-    };
+    })
+}
+
+/// Returns what a report without probes says beside the model.
+pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
     Ok(Surroundings {
-        host,
+        host: host()?,
         start_ns,
         end_ns: now_ns()?,
         stats: ProbeStats::default(),

@@ -45,6 +45,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Tells whether it is measured how long freed frames keep what was in them.
+    pub(super) fn measures_remanence(&self, evidence: Evidence) -> bool {
+        self.remanence && evidence == Evidence::Frames
+    }
+
     /// Chooses the hooks for what was asked.
     fn plan(&self, facts: &KernelFacts) -> Result<(Evidence, Plan, Option<Unsupported>)> {
         let &Self { evidence, fault_events, machine, running, .. } = self;
@@ -71,6 +76,8 @@ pub struct Probes {
     pub(super) threads_count: bool,
     /// An iterator over tasks can be started for one of them.
     pub(super) iterates_one: bool,
+    /// It is measured how long freed frames keep what was in them.
+    pub(super) remanence: bool,
 }
 
 /// A shared type, as aya wants it.
@@ -108,7 +115,8 @@ impl Probes {
         }
         let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
         let iterates_one = facts.iterates_one;
-        let mut probes = Self { bpf, plan, evidence, cpus, threads_count, iterates_one };
+        let remanence = options.measures_remanence(evidence);
+        let mut probes = Self { bpf, plan, evidence, cpus, threads_count, iterates_one, remanence };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
             if let Step::Attach(programs) = step {

@@ -24,10 +24,10 @@ pub(super) fn load(
     evidence: Evidence,
     cpus: u32,
 ) -> Result<Ebpf> {
-    let Options { machine, follow, remanence, buffer_bytes, log_level, .. } = options;
+    let Options { machine, follow, buffer_bytes, log_level, .. } = options;
     let follow = u32::from(follow);
     let counts_frames = u32::from(evidence == Evidence::Frames);
-    let remanence = remanence && evidence == Evidence::Frames;
+    let remanence = options.measures_remanence(evidence);
     let mut loader = EbpfLoader::new();
     // Our object has no relocations against the kernel's types.
     loader.btf(None).map_max_entries("EVENTS", buffer_bytes);

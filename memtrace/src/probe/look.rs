@@ -165,6 +165,9 @@ impl Probes {
     /// Reads how long freed frames of an address space kept what was in them, `None` when nobody
     /// measured, or none were freed.
     pub fn remanence(&self, mm: u64) -> Result<Option<Remanence>> {
+        if !self.remanence {
+            return Ok(None);
+        }
         let Some(books) = self.books(mm)? else { return Ok(None) };
         let map = self.bpf.map("REMANENCE").context("the object has no map REMANENCE")?;
         let remanence: HashMap<_, u64, Wire<Remanence>> = HashMap::try_from(map)?;

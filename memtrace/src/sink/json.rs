@@ -14,15 +14,16 @@ pub fn render(document: &impl Serialize) -> String {
 
 /// Returns a document as one line of JSON that ends in a newline.
 pub fn line(document: &impl Serialize) -> String {
-    let mut json = serde_json::to_string(document)
-        .expect("ours have string keys and no serializer that fails");
-    json.push('\n');
-    json
+    compact(document) + "\n"
 }
 
 /// Returns one event as one line of JSON, without the newline.
 pub fn event_line(change: &Change) -> String {
-    serde_json::to_string(change).expect("a change has string keys and no serializer that fails")
+    compact(change)
+}
+
+fn compact(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("ours have string keys and no serializer that fails")
 }
 
 #[cfg(test)]

@@ -32,9 +32,19 @@ pub fn size(bytes: u64) -> String {
 /// What stands for a figure that is not known.
 const UNKNOWN: &str = "–";
 
+/// Returns what is known as it is shown, or the sign for what is not.
+fn known_as<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| UNKNOWN.to_owned(), show)
+}
+
 /// Returns a size, or the sign for an unknown one.
 pub fn known(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| UNKNOWN.to_owned(), size)
+    known_as(bytes, size)
+}
+
+/// Returns a number, or the sign for an unknown one.
+fn known_number<T: ToString>(number: Option<T>) -> String {
+    known_as(number, |number| number.to_string())
 }
 
 /// Returns a size that may be below zero.

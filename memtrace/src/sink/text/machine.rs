@@ -16,7 +16,7 @@ use crate::{
         machine::{Left, MachineReport, Row},
         report::Evidence,
     },
-    sink::{UNKNOWN, known, printable, size},
+    sink::{known, known_as, known_number, printable, size},
 };
 
 /// What names a row.
@@ -42,12 +42,10 @@ pub fn render_machine(report: &MachineReport, style: Style) -> String {
     let interval = seconds(window.end_ns.saturating_sub(window.interval_ns));
     let lately = format!("{what} in {interval}");
     paths(&mut out, &report.all, style);
-    let process: First = |row| format!("{} {}", known_number(row.tgid), name(row.comm.as_ref()));
-    let program: First = |row| name(row.comm.as_ref());
-    let cgroup: First = |row| match &row.cgroup {
-        Some(path) => end_of(&printable(path), CGROUP_WIDTH),
-        None => UNKNOWN.to_owned(),
-    };
+    let process: First = |row| format!("{} {}", known_number(row.tgid), name(row));
+    let program: First = name;
+    let cgroup: First =
+        |row| known_as(row.cgroup.as_ref(), |path| end_of(&printable(path), CGROUP_WIDTH));
     let kinds = [
         ("process", &report.processes, process),
         ("program", &report.programs, program),
@@ -80,10 +78,7 @@ fn paths(out: &mut String, all: &Row, style: Style) {
     }
     let row = |label: &str, left: &Left| {
         let Left { operations, zapped, freed, late, kept } = *left;
-        let operations = match operations {
-            0 => UNKNOWN.to_owned(),
-            operations => operations.to_string(),
-        };
+        let operations = known_number(Some(operations).filter(|&operations| operations > 0));
         vec![format!("  {label}"), operations, size(zapped), known(freed), known(late), known(kept)]
     };
     let taken = Path::ALL.into_iter();
@@ -138,18 +133,12 @@ fn table(out: &mut String, title: &str, lately: &str, rows: &[Row], first: First
 fn mostly(row: &Row) -> String {
     let paths = Path::ALL.into_iter();
     let left = paths.filter_map(|path| Some((row.by_path.get(path_name(path))?.zapped, path)));
-    match left.max_by_key(|&(zapped, _)| zapped) {
-        Some((zapped, path)) if zapped > 0 => label(path).to_owned(),
-        _ => UNKNOWN.to_owned(),
-    }
+    let most = left.max_by_key(|&(zapped, _)| zapped).filter(|&(zapped, _)| zapped > 0);
+    known_as(most, |(_, path)| label(path).to_owned())
 }
 
-fn name(comm: Option<&String>) -> String {
-    comm.map_or_else(|| UNKNOWN.to_owned(), |comm| printable(comm))
-}
-
-fn known_number(number: Option<u32>) -> String {
-    number.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string())
+fn name(row: &Row) -> String {
+    known_as(row.comm.as_ref(), |comm| printable(comm))
 }
 
 fn seconds(ns: u64) -> String {

@@ -15,7 +15,7 @@ use self::{
     },
     process::given_back,
 };
-use super::{known, printable, size};
+use super::{known, known_number, printable, size};
 use crate::model::report::{ProcessReport, Report, Window};
 
 pub use self::machine::render_machine;
@@ -137,10 +137,7 @@ fn summarize<'a>(out: &mut String, report: &'a Report, style: Style) -> Vec<&'a 
                 state,
                 known(process.memory.resident),
                 known(given_back(process)),
-                faults.map_or_else(
-                    || "–".to_owned(),
-                    |(minor, major)| minor.saturating_add(major).to_string(),
-                ),
+                known_number(faults.map(|(minor, major)| minor.saturating_add(major))),
             ]
         })
         .collect();

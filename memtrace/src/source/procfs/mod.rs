@@ -57,15 +57,20 @@ pub fn memory_dir(tgid: u32) -> String {
 
 /// Returns the process to which thread `tid` belongs.
 pub fn tgid_of(tid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    status_field(&format!("/proc/{tid}/status"), "Tgid:").ok()??.parse().ok()
+}
+
+/// Reads a field of a `status` file.
+fn status_field(file: &str, name: &str) -> io::Result<Option<String>> {
+    let status = fs::read_to_string(file)?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    Ok(value.map(|value| value.trim().to_owned()))
 }
 
 /// Returns the bytes that a process has pinned for devices (`VmPin` of `/proc/PID/status`).
 pub fn pinned(tgid: u32) -> io::Result<u64> {
-    let status = fs::read_to_string(memory_dir(tgid) + "/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let value = status_field(&(memory_dir(tgid) + "/status"), "VmPin:")?;
+    let kib = value.and_then(|value| value.strip_suffix(" kB")?.parse::<u64>().ok());
     Ok(kib.unwrap_or(0).saturating_mul(1024))
 }
 

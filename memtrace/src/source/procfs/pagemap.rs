@@ -237,6 +237,7 @@ mod tests {
         unsafe { libc::munmap(start, len) };
         Ok(())
     }
+
     /// Of a huge page the first quarter is given up.
     #[test]
     fn the_rest_of_a_huge_page_holds_what_was_unmapped() -> io::Result<()> {

@@ -19,7 +19,7 @@ use crate::{
         Balance, Evidence, Faults, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
         RegionReport, Remanence, Reuse, Swap, ZeroedByKind,
     },
-    sink::{UNKNOWN, known, printable, signed_size, size},
+    sink::{known, known_as, known_number, printable, signed_size, size},
 };
 
 /// Regions that are listed one by one.
@@ -187,8 +187,8 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
 
     if traced.is_some_and(|evidence| evidence >= Evidence::Rss) {
         let Balance { r#in, out, resident, unexplained } = process.balance;
-        let [came, out, resident, unexplained] = [r#in, out, resident, unexplained]
-            .map(|bytes| bytes.map_or_else(|| UNKNOWN.to_owned(), signed_size));
+        let [came, out, resident, unexplained] =
+            [r#in, out, resident, unexplained].map(|bytes| known_as(bytes, signed_size));
         line(&format!(
             "balance    in {came} = resident {resident} + out {out} + unexplained {unexplained}"
         ));
@@ -204,15 +204,14 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
 fn faults(faults: &Faults) -> String {
     let Faults { minor, major, zeroed, ref zeroed_by_kind, copied } = *faults;
     let ZeroedByKind { anon, huge, shmem } = *zeroed_by_kind;
-    let known = |count: Option<u64>| count.map_or_else(|| UNKNOWN.to_owned(), |n| n.to_string());
-    let mut text = format!("{} minor, {} major", known(minor), known(major));
+    let mut text = format!("{} minor, {} major", known_number(minor), known_number(major));
     let kinds = [(anon, "anon"), (huge, "huge"), (shmem, "shmem")];
     let kinds: Vec<String> = kinds
         .iter()
         .filter_map(|&(count, kind)| Some(format!("{} {kind}", count.filter(|&n| n > 0)?)))
         .collect();
     if !kinds.is_empty() || zeroed.is_some() {
-        text += &format!("; frames zeroed {}", known(zeroed));
+        text += &format!("; frames zeroed {}", known_number(zeroed));
     }
     if !kinds.is_empty() {
         text += &format!(" ({})", kinds.join(", "));
