@@ -62,6 +62,20 @@ pub(crate) fn kernel() -> Result<(u32, u32), Failed> {
     numbers.next().zip(numbers.next()).ok_or_else(|| format!("what kernel is {release}?").into())
 }
 
+/// Returns a size in bytes out of a file of `/proc` that tells it in kB.
+pub(crate) fn size(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// The kernel's setting of transparent huge pages.
+pub(crate) const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Tells whether nobody gets huge pages, whatever a program asks for.
+pub(crate) fn no_huge_pages() -> Result<bool, Failed> {
+    Ok(fs::read_to_string(HUGE_PAGES)?.contains("[never]"))
+}
+
 /// The binary under test.
 pub(crate) fn memtrace() -> PathBuf {
     std::env::var_os("MEMTRACE_BIN")
@@ -283,6 +297,33 @@ impl Drop for Started {
     }
 }
 
+/// What a command said before it ended, and how it ended.
+pub(crate) type Ended = (ExitStatus, Vec<String>);
+
+/// Starts a command and waits until it says a word to stderr.
+pub(crate) fn start(command: &mut Command, word: &str) -> Result<Result<Child, Ended>, Failed> {
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut said = Vec::new();
+    for line in lines.by_ref() {
+        let line = line?;
+        if line.contains(word) {
+            // Whatever else it says must not block it.
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+            return Ok(Ok(child));
+        }
+        said.push(line);
+    }
+    Ok(Err((child.wait()?, said)))
+}
+
+/// Ends a command as Ctrl-C does.
+pub(crate) fn interrupt(child: &mut Child) -> Result<ExitStatus, Failed> {
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+    Ok(child.wait()?)
+}
+
 /// `memtrace attach` under way.
 pub(crate) struct Attached {
     child: Child,
@@ -293,35 +334,18 @@ impl Attached {
     /// Attaches and waits until tracing has begun.
     pub(crate) fn new(options: &[&str], pids: &[u32]) -> Result<Self, Failed> {
         let path = scratch("attach.json");
-        let mut child = Command::new(memtrace())
-            .arg("attach")
-            .args(options)
-            .args(["-v", "--format", "json", "-o"])
-            .arg(&path)
-            .args(pids.iter().map(u32::to_string))
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let stderr = child.stderr.take().expect("piped");
-        let mut lines = BufReader::new(stderr).lines();
-        let mut seen = Vec::new();
-        for line in lines.by_ref() {
-            let line = line?;
-            if line.contains("tracing") {
-                // Whatever else it says must not block it.
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-                return Ok(Self { child, path });
-            }
-            seen.push(line);
+        let mut attach = Command::new(memtrace());
+        attach.arg("attach").args(options).args(["-v", "--format", "json", "-o"]).arg(&path);
+        attach.args(pids.iter().map(u32::to_string));
+        match start(&mut attach, "tracing")? {
+            Ok(child) => Ok(Self { child, path }),
+            Err((_, said)) => Err(format!("attach failed: {said:?}").into()),
         }
-        child.wait()?;
-        Err(format!("attach failed: {seen:?}").into())
     }
 
     /// Ends the trace as Ctrl-C does and returns the report.
     pub(crate) fn stop(mut self) -> Result<Report, Failed> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-        let status = self.child.wait()?;
+        let status = interrupt(&mut self.child)?;
         if !status.success() {
             return Err(format!("attach ended with {status}").into());
         }
@@ -340,8 +364,6 @@ impl Attached {
     /// Returns the largest resident size that memtrace had, in bytes.
     pub(crate) fn peak_resident(&self) -> Result<u64, Failed> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(kib.ok_or("no VmHWM")? * 1024)
+        Ok(size(&status, "VmHWM:").ok_or("no VmHWM")?)
     }
 }

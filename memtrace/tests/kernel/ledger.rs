@@ -2,19 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
 };
 
 use libtest_mimic::{Failed, Trial};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
 
 use super::{
-    driver::{PAGE, Started, memtrace, scratch, this, trial},
+    driver::{PAGE, Started, interrupt, memtrace, scratch, start, this, trial},
     paths::N,
 };
 
@@ -37,33 +32,23 @@ impl Ledger {
     /// Begins to count. `None` where the kernel counts no pages, after memtrace said so.
     fn begin() -> Result<Option<Self>, Failed> {
         let path = scratch("ledger.json");
-        let mut child = Command::new(memtrace())
-            .args(["ledger", "-v", "--interval", "1h", "--top", "100000", "--format", "json", "-o"])
-            .arg(&path)
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut said = Vec::new();
-        for line in lines.by_ref() {
-            let line = line?;
-            if line.contains("counting") {
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-                return Ok(Some(Self { child, path }));
+        let mut ledger = Command::new(memtrace());
+        ledger.args(["ledger", "-v", "--interval", "1h", "--top", "100000", "--format", "json"]);
+        match start(ledger.arg("-o").arg(&path), "counting")? {
+            Ok(child) => Ok(Some(Self { child, path })),
+            Err((status, said)) => {
+                let refused = said.iter().any(|line| line.contains("counts no pages by process"));
+                if status.code() == Some(1) && refused {
+                    return Ok(None);
+                }
+                Err(format!("memtrace ledger: {status}: {said:?}").into())
             }
-            said.push(line);
         }
-        let status = child.wait()?;
-        let refused = said.iter().any(|line| line.contains("counts no pages by process"));
-        if status.code() == Some(1) && refused {
-            return Ok(None);
-        }
-        Err(format!("memtrace ledger: {status}: {said:?}").into())
     }
 
     /// Ends as Ctrl-C does and returns the last report.
     fn stop(mut self) -> Result<Value, Failed> {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
-        let status = self.child.wait()?;
+        let status = interrupt(&mut self.child)?;
         let text = fs::read_to_string(&self.path)?;
         let _ = fs::remove_file(&self.path);
         let last = text.lines().last().ok_or(format!("no report, {status}"))?;

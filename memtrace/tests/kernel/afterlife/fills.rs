@@ -5,14 +5,14 @@ use serde_json::Value;
 
 use super::{
     super::{
-        driver::{Report, kernel, run, trial},
+        driver::{Report, kernel, no_huge_pages, run, trial},
         paths::N,
+        workload::HUGE,
     },
     FEW, check, counts_frames,
 };
 
-/// Pages of a huge page, and huge pages that a workload has.
-pub(super) const HUGE: u64 = 512;
+/// Huge pages that a workload has.
 pub(super) const HUGE_PAGES: u64 = 8;
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -86,9 +86,8 @@ fn nothing() -> Result<Filled, Failed> {
 }
 
 fn each() -> Result<(), Failed> {
-    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
     let in_huge = HUGE_PAGES * HUGE;
-    let (single, huge) = if setting.contains("[never]") { (in_huge, 0) } else { (0, in_huge) };
+    let (single, huge) = if no_huge_pages()? { (in_huge, 0) } else { (0, in_huge) };
     let report = family("huge_and_other_fills")?;
     let [parent, child] = report.family()?;
     let (Some(did), Some(its)) = (Filled::of(parent, &report)?, Filled::of(child, &report)?) else {

@@ -3,11 +3,8 @@
 use libtest_mimic::{Failed, Trial};
 
 use super::{
-    super::{
-        driver::{Attached, Started, trial},
-        paths::N,
-    },
-    check, pages,
+    super::{driver::trial, paths::N},
+    check, living, pages,
 };
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -15,12 +12,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 fn lazily_free() -> Result<(), Failed> {
-    let mut workload = Started::new(&["afterlife", "lazily_free"])?;
-    let attached = Attached::new(&[], &[workload.pid()])?;
-    workload.go()?;
-    workload.expect("stopped")?;
-    let report = attached.stop()?;
-    report.check_books()?;
+    let report = living("lazily_free", &["stopped"])?;
     let found = &report.process()["madv_free"];
     let [now, used_again] = [pages(&found["now"])?, pages(&found["used_again"])?];
     let off = N / 100;

@@ -4,10 +4,13 @@ use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;
 
 use super::{
-    super::driver::{Attached, Report, Started, trial},
+    super::{
+        driver::{Report, no_huge_pages, trial, trial_or_ignored},
+        workload::HUGE,
+    },
     FEW, check, counts_frames,
-    fills::{HUGE, HUGE_PAGES},
-    pages, workload,
+    fills::HUGE_PAGES,
+    living, pages, workload,
 };
 
 /// Pages that a workload pins.
@@ -18,32 +21,11 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("afterlife::the_rest_of_a_huge_page_holds_its_frames", || huge(1)),
         trial("afterlife::the_last_part_of_a_huge_page_brings_all_its_frames", || huge(2)),
-        Trial::ignorable_test(pinned_name, || {
-            if !nix::unistd::geteuid().is_root() {
-                return Ok(Completion::ignored_with("needs root"));
-            }
-            match no_io_uring() {
-                None => pinned().map(|()| Completion::Completed),
-                Some(why) => Ok(Completion::ignored_with(format!("optional: {why}"))),
-            }
+        trial_or_ignored(pinned_name, || match no_io_uring() {
+            None => pinned().map(|()| Completion::Completed),
+            Some(why) => Ok(Completion::ignored_with(format!("optional: {why}"))),
         }),
     ]
-}
-
-/// Attaches to a program, lets it take its steps, and returns the report while it lives.
-fn living(program: &str, steps: &[&str]) -> Result<Report, Failed> {
-    let mut workload = Started::new(&["afterlife", program])?;
-    let attached = Attached::new(&[], &[workload.pid()])?;
-    for step in steps {
-        workload.go()?;
-        workload.expect(step)?;
-    }
-    let report = attached.stop()?;
-    report.check_books()?;
-    if report.process()["state"] != "running" {
-        return Err(format!("it lives: {}", report.process()).into());
-    }
-    Ok(report)
 }
 
 /// Returns what left by munmap, if frames were counted.
@@ -55,14 +37,13 @@ fn munmap(report: &Report) -> Result<Option<&Value>, Failed> {
 
 /// One half of each huge page is given up, then the other.
 fn huge(halves: usize) -> Result<(), Failed> {
-    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
     let steps = ["first halves gone", "second halves gone"];
     let report = living("huge_halves", &steps[..halves])?;
     let Some(munmap) = munmap(&report)? else { return Ok(()) };
     let half = HUGE_PAGES * HUGE / 2;
     let gone = half * halves as u64;
     // Without huge pages no frame waits for another.
-    let (held, late) = match (setting.contains("[never]"), halves) {
+    let (held, late) = match (no_huge_pages()?, halves) {
         (true, _) => (0, 0),
         (false, 1) => (half, 0),
         (false, _) => (0, half),

@@ -11,7 +11,7 @@ pub(crate) mod workload;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use super::driver::{PAGE, Report, run, trial};
+use super::driver::{Attached, PAGE, Report, Started, run, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let levels = trial("afterlife::what_a_level_does_not_measure_is_null", levels);
@@ -42,6 +42,22 @@ fn check(figures: &[(&str, u64, u64, u64)], of: &Value) -> Result<(), Failed> {
         .map(|(name, is, wanted, off)| format!("{name} {is} instead of {wanted} (± {off})"))
         .collect();
     Err(format!("{}; {of}", all.join(", ")).into())
+}
+
+/// Attaches to a program, lets it take its steps, and returns the report while it lives.
+fn living(program: &str, steps: &[&str]) -> Result<Report, Failed> {
+    let mut workload = Started::new(&["afterlife", program])?;
+    let attached = Attached::new(&[], &[workload.pid()])?;
+    for step in steps {
+        workload.go()?;
+        workload.expect(step)?;
+    }
+    let report = attached.stop()?;
+    report.check_books()?;
+    if report.process()["state"] != "running" {
+        return Err(format!("it lives: {}", report.process()).into());
+    }
+    Ok(report)
 }
 
 fn levels() -> Result<(), Failed> {

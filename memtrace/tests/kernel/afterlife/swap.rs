@@ -14,12 +14,12 @@ use libtest_mimic::{Failed, Trial};
 
 use super::{
     super::{
-        driver::{Attached, PAGE, Report, Started, run, trial},
+        driver::{PAGE, Report, run, trial},
         paths::N,
     },
     FEW, check, counts_frames,
     fills::Filled,
-    pages,
+    living, pages,
 };
 
 /// Names a disk that may be overwritten.
@@ -95,13 +95,7 @@ impl Drop for Swap {
 
 /// Has a process page out what it has and touch half of it again.
 fn paged_out() -> Result<Report, Failed> {
-    let mut workload = Started::new(&["afterlife", "page_out"])?;
-    let attached = Attached::new(&[], &[workload.pid()])?;
-    workload.go()?;
-    workload.expect("stopped")?;
-    let report = attached.stop()?;
-    report.check_books()?;
-    Ok(report)
+    living("page_out", &["stopped"])
 }
 
 fn with() -> Result<(), Failed> {

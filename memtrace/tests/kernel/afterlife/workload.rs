@@ -1,26 +1,18 @@
 //! Programs that touch, give up and share memory in known amounts.
 
-use std::{
-    io::Write as _,
-    ops::Range,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    ptr,
-};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use super::{
     super::{
-        driver::{PAGE, scratch},
+        driver::PAGE,
         group::Group,
         paths::N,
-        workload::{Mapped, cases::run_on, say, told},
+        workload::{File, HUGE, Mapped, cases::run_on, child, forbid_huge_pages, say, told},
     },
-    fills::{HUGE, HUGE_PAGES},
+    fills::HUGE_PAGES,
     kept::PINNED,
     remanence::{CHILDREN, EACH},
 };
-
-/// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
-const PR_SET_THP_DISABLE: i32 = 41;
 
 /// A user who owns nothing.
 const NOBODY: u32 = 65_534;
@@ -28,17 +20,17 @@ const NOBODY: u32 = 65_534;
 /// Does what the first argument says.
 pub(crate) fn run(args: &[String]) {
     let name = args.first().expect("a program");
-    // SAFETY: changes this process's own setting; only what names them wants huge pages.
-    unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(!name.starts_with("huge")), 0, 0, 0) };
+    // Only what names them wants any.
+    forbid_huge_pages(!name.starts_with("huge"));
     match name.as_str() {
         "huge_nothing" => {}
         "huge_and_other_fills" => fills(),
         "cold_file" => {
             let cold = File::new(N / 8);
             cold.forget();
-            let file = cold.private();
+            let file = cold.map(libc::MAP_PRIVATE);
             // Of this half each page is read by the fault that copies it; the other is read ahead.
-            part(file, 0..N / 16).advise(libc::MADV_RANDOM);
+            file.part(0, N / 16).advise(libc::MADV_RANDOM);
             file.touch();
         }
         "copies_among_others" => copies_among_others(),
@@ -81,114 +73,29 @@ fn anon(count: u64) -> Mapped {
     Mapped::anon(count).advise(libc::MADV_NOHUGEPAGE)
 }
 
-fn map(count: u64, flags: i32, fd: i32) -> Mapped {
-    let (len, prot) = ((count * PAGE) as usize, libc::PROT_READ | libc::PROT_WRITE);
-    // SAFETY: a new mapping.
-    let start = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, 0) };
-    assert_ne!(start, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
-    Mapped { start: start.cast(), len }
-}
-
-fn part(of: Mapped, pages: Range<u64>) -> Mapped {
-    let len = ((pages.end - pages.start) * PAGE) as usize;
-    // SAFETY: the callers stay inside the mapping.
-    Mapped { start: unsafe { of.start.add((pages.start * PAGE) as usize) }, len }
-}
-
-fn read(of: Mapped) {
-    for at in (0..of.len).step_by(PAGE as usize) {
-        // SAFETY: inside the mapping, which is readable.
-        unsafe { of.start.add(at).read_volatile() };
-    }
-}
-
-/// Huge pages, one behind the other.
-fn huge_pages() -> Mapped {
-    let Mapped { start, .. } = Mapped::anon((HUGE_PAGES + 1) * HUGE);
-    let skipped = start.align_offset((HUGE * PAGE) as usize);
-    let len = (HUGE_PAGES * HUGE * PAGE) as usize;
-    // SAFETY: stays inside the mapping, which has room for it.
-    let mapped = Mapped { start: unsafe { start.add(skipped) }, len };
-    mapped.advise(libc::MADV_HUGEPAGE).touch()
-}
-
-/// A file of so many pages that is gone when it is dropped.
-struct File {
-    file: std::fs::File,
-    path: std::path::PathBuf,
-    pages: u64,
-}
-
-impl File {
-    fn new(pages: u64) -> Self {
-        let path = scratch("afterlife");
-        let options = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
-        let mut file = options.expect("a new file");
-        for _ in 0..pages {
-            file.write_all(&[7; PAGE as usize]).expect("room for a file");
-        }
-        Self { file, path, pages }
-    }
-
-    /// Has the kernel drop it from the page cache, where the file system has one.
-    fn forget(&self) {
-        self.file.sync_all().expect("it can be written");
-        // SAFETY: advice about a file of ours.
-        let done =
-            unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        assert_eq!(done, 0, "posix_fadvise");
-    }
-
-    fn private(&self) -> Mapped {
-        map(self.pages, libc::MAP_PRIVATE, self.file.as_raw_fd())
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.path).expect("our file");
-    }
-}
-
-/// Has a child do some work and waits for its end.
-fn child(work: impl FnOnce()) {
-    // SAFETY: the child touches its own memory and exits without running the parent's destructors.
-    unsafe {
-        let child = libc::fork();
-        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
-        if child == 0 {
-            work();
-            libc::_exit(0);
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-        assert_eq!(status, 0, "the child");
-    }
-}
-
 /// Frames filled in each way that there is: how many, says the test.
 fn fills() {
     let inherited = anon(N).touch();
-    huge_pages();
-    map(N / 4, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1).touch();
-    let file = File::new(N / 8).private();
-    read(part(file, N / 16..N / 8));
+    Mapped::huge(HUGE_PAGES * HUGE);
+    Mapped::shared_anon(N / 4).touch();
+    let file = File::new(N / 8).map(libc::MAP_PRIVATE);
+    file.part(N / 16, N / 16).read();
     file.touch();
-    child(|| _ = part(inherited, 0..N / 16).touch());
+    child(|| _ = inherited.part(0, N / 16).touch());
 }
 
 /// A child copies pages that it inherited, and in between maps what needs no new frame.
 fn copies_among_others() {
     let inherited = anon(N / 8).touch();
-    let shared = map(N / 8, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1).touch();
+    let shared = Mapped::shared_anon(N / 8).touch();
     let file = File::new(N / 8);
     child(|| {
         // Mapped by the child, so that nothing of it is in its page tables.
-        let file = file.private();
+        let file = file.map(libc::MAP_PRIVATE);
         for page in 0..N / 8 {
-            part(inherited, page..page + 1).touch();
-            part(shared, page..page + 1).touch();
-            read(part(file, page..page + 1));
+            inherited.part(page, 1).touch();
+            shared.part(page, 1).touch();
+            file.part(page, 1).read();
         }
     });
 }
@@ -198,21 +105,19 @@ fn lazily_free() {
     say("ready");
     told();
     mapped.advise(libc::MADV_FREE);
-    part(mapped, 0..N / 4).touch();
-    part(mapped, N / 2..N).advise(libc::MADV_PAGEOUT);
+    mapped.part(0, N / 4).touch();
+    mapped.part(N / 2, N / 2).advise(libc::MADV_PAGEOUT);
     say("stopped");
     told();
 }
 
 /// Unmaps the first half of each huge page, then the second.
 fn huge_halves() {
-    let mapped = huge_pages();
+    let mapped = Mapped::huge(HUGE_PAGES * HUGE);
     say("ready");
     for (from, line) in [(0, "first halves gone"), (HUGE / 2, "second halves gone")] {
         told();
-        for page in (from..HUGE_PAGES * HUGE).step_by(HUGE as usize) {
-            part(mapped, page..page + HUGE / 2).unmap();
-        }
+        mapped.unmap_halves(from);
         say(line);
     }
     told();
@@ -256,7 +161,7 @@ fn page_out() {
     say("ready");
     told();
     mapped.advise(libc::MADV_PAGEOUT);
-    part(mapped, 0..N / 2).touch();
+    mapped.part(0, N / 2).touch();
     say("stopped");
     told();
 }
@@ -268,8 +173,8 @@ fn copies_among_swap() {
     child(|| {
         own.touch().advise(libc::MADV_PAGEOUT);
         for page in 0..N / 8 {
-            part(inherited, page..page + 1).touch();
-            part(own, page..page + 1).touch();
+            inherited.part(page, 1).touch();
+            own.part(page, 1).touch();
         }
     });
 }

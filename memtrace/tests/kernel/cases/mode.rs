@@ -9,9 +9,11 @@ use std::{env, fs};
 use libtest_mimic::Failed;
 use nix::{sched::sched_getaffinity, unistd::Pid};
 
-use super::table::Machine;
+use super::{
+    super::driver::{HUGE_PAGES, no_huge_pages},
+    table::Machine,
+};
 
-const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 const SECOND_CPU: &str = "/sys/devices/system/cpu/cpu1/online";
 
 /// A machine's setting of transparent huge pages.
@@ -110,7 +112,7 @@ impl Mode {
             return Ok(Err("needs two CPUs"));
         }
         if !is_ours() {
-            let off = fs::read_to_string(HUGE_PAGES)?.contains("[never]");
+            let off = no_huge_pages()?;
             let huge = match self.thp {
                 Thp::Always | Thp::Madvise if off => {
                     return Ok(Err("optional: huge pages are switched off"));

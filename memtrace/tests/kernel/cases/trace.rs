@@ -11,7 +11,7 @@ use super::{
     table::{End, ROWS, Row, Whose},
 };
 use crate::{
-    driver::{Attached, PAGE, Report, Started, kernel},
+    driver::{Attached, PAGE, Report, Started, kernel, size},
     settle::settle,
 };
 
@@ -128,9 +128,8 @@ impl Own {
         let file = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&file)?;
         let pages = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key));
-            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-            Ok::<u64, Failed>(kib.ok_or(format!("no {key} in {file}"))? * 1024 / PAGE)
+            let bytes = size(&text, key).ok_or(format!("no {key} in {file}"))?;
+            Ok::<u64, Failed>(bytes / PAGE)
         };
         let (all, anon) = (pages("Rss:")?, pages("Anonymous:")?);
         let own =

@@ -7,7 +7,12 @@ use std::{
 };
 
 use super::{
-    super::{driver::PAGE, group::Group, paths::N, workload::Mapped},
+    super::{
+        driver::{PAGE, size},
+        group::Group,
+        paths::N,
+        workload::{Mapped, child},
+    },
     held::Held,
 };
 
@@ -51,25 +56,15 @@ pub(crate) fn oom_victim() {
 pub(crate) fn pressed() {
     let group = Group::new();
     group.limit(N * 3 / 2 * PAGE);
-    // SAFETY: a child that touches memory.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            group.enter(std::process::id());
-            let lazy = Mapped::anon(N).touch().advise(libc::MADV_FREE);
-            Mapped::anon(N).touch();
-            lazy.unmap();
-            libc::_exit(0);
-        }
-        let mut status = 0;
-        libc::waitpid(child, &raw mut status, 0);
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:x}");
-    }
+    child(|| {
+        group.enter(std::process::id());
+        let lazy = Mapped::anon(N).touch().advise(libc::MADV_FREE);
+        Mapped::anon(N).touch();
+        lazy.unmap();
+    });
 }
 
 fn anonymous_pages(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it is held");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.expect("its memory is still there") * 1024 / PAGE
+    size(&status, "RssAnon:").expect("its memory is still there") / PAGE
 }

@@ -4,7 +4,7 @@
 //! the work say that they are held before it. From there on they only make bare system calls, so
 //! that what they have then is what they have at their end.
 
-use std::{ffi::CString, fs::File, io, os::unix::fs::FileExt as _, ptr};
+use std::{ffi::CString, fs, io, os::unix::fs::FileExt as _, ptr};
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -13,7 +13,7 @@ use nix::{
 
 use super::{
     super::{cases::mode::Huge, driver::PAGE, outside::held::Held, paths::N, settle::settle},
-    HUGE, Mapped, brk, forbid_huge_pages, fork_shared, pages, say, told, with_file,
+    File, HUGE, Mapped, brk, forbid_huge_pages, fork_shared, pages, say, told,
 };
 
 pub(super) fn run(args: &[String]) {
@@ -48,13 +48,14 @@ pub(super) fn run(args: &[String]) {
             both.part(HUGE / 2, HUGE / 2).unmap();
         }
         "lazy" => lazy(touched()),
-        "file" => with_file(count, |fd| {
-            let mapped = Mapped::map(ptr::null_mut(), pages(count), libc::MAP_PRIVATE, fd).read();
+        "file" => {
+            let file = File::new(count);
+            let mapped = file.map(libc::MAP_PRIVATE).read();
             mapped.part(0, count * 3 / 10).touch();
             mapped.unmap();
             // Before the file goes, and the page cache with it.
             stopped();
-        }),
+        }
         "shared_dont_need" => drop(Mapped::shared_anon(count).touch().advise(libc::MADV_DONTNEED)),
         "shared_remove" => drop(Mapped::shared_anon(count).touch().advise(libc::MADV_REMOVE)),
         "shared_munmap" => Mapped::shared_anon(count).touch().unmap(),
@@ -163,9 +164,9 @@ fn fenced(count: u64) -> Mapped {
 /// (Documentation/admin-guide/mm/pagemap.rst).
 fn is_any_listed(mapped: Mapped) -> bool {
     const LRU: u64 = 1 << 5;
-    let [of_process, of_all] =
-        ["/proc/self/pagemap", "/proc/kpageflags"].map(|file| File::open(file).expect("as root"));
-    let word = |file: &File, at: u64| {
+    let [of_process, of_all] = ["/proc/self/pagemap", "/proc/kpageflags"]
+        .map(|file| fs::File::open(file).expect("as root"));
+    let word = |file: &fs::File, at: u64| {
         let mut word = [0; 8];
         file.read_exact_at(&mut word, at * 8).expect("a word for each page");
         u64::from_ne_bytes(word)

@@ -11,12 +11,15 @@ pub(crate) struct Mapped {
     pub(crate) len: usize,
 }
 
+/// Pages of a huge page.
+pub(crate) const HUGE: u64 = 512;
+
 pub(super) fn pages(pages: u64) -> usize {
     (pages * PAGE) as usize
 }
 
 impl Mapped {
-    pub(super) fn map(at: *mut u8, len: usize, flags: i32, fd: i32) -> Self {
+    pub(crate) fn map(at: *mut u8, len: usize, flags: i32, fd: i32) -> Self {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, or one that replaces a mapping of ours.
         let start = unsafe { libc::mmap(at.cast(), len, prot, flags, fd, 0) };
@@ -28,7 +31,22 @@ impl Mapped {
         Self::map(ptr::null_mut(), pages(count), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
     }
 
-    pub(super) fn part(self, from: u64, count: u64) -> Self {
+    /// New anonymous memory in huge pages, one behind the other; `count` of small ones.
+    pub(crate) fn huge(count: u64) -> Self {
+        let Self { start, .. } = Self::anon(count + HUGE);
+        // SAFETY: stays inside the mapping, which has room for it.
+        let start = unsafe { start.add(start.align_offset(pages(HUGE))) };
+        Self { start, len: pages(count) }.advise(libc::MADV_HUGEPAGE).touch()
+    }
+
+    /// Unmaps half of each huge page: the half that begins at its page `from`.
+    pub(crate) fn unmap_halves(self, from: u64) {
+        for page in (from..self.len as u64 / PAGE).step_by(HUGE as usize) {
+            self.part(page, HUGE / 2).unmap();
+        }
+    }
+
+    pub(crate) fn part(self, from: u64, count: u64) -> Self {
         // SAFETY: stays inside the mapping.
         Self { start: unsafe { self.start.add(pages(from)) }, len: pages(count) }
     }
@@ -41,7 +59,7 @@ impl Mapped {
         self
     }
 
-    pub(super) fn read(self) -> Self {
+    pub(crate) fn read(self) -> Self {
         for at in (0..self.len).step_by(PAGE as usize) {
             // SAFETY: inside the mapping, which is readable.
             unsafe { self.start.add(at).read_volatile() };
@@ -61,7 +79,7 @@ impl Mapped {
         self
     }
 
-    pub(super) fn shared_anon(count: u64) -> Self {
+    pub(crate) fn shared_anon(count: u64) -> Self {
         Self::map(ptr::null_mut(), pages(count), libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
     }
 

@@ -1,26 +1,22 @@
 //! Programs of known behaviour.
 
 pub(crate) mod cases;
+mod file;
 mod mapped;
 mod told;
 
-use std::{
-    io::Write as _, os::unix::process::CommandExt as _, process::Command, ptr, sync::Arc, thread,
-};
+use std::{os::unix::process::CommandExt as _, process::Command, ptr, sync::Arc, thread};
 
 use self::mapped::pages;
 pub(crate) use self::{
-    mapped::Mapped,
+    file::File,
+    mapped::{HUGE, Mapped},
     told::{say, told},
 };
-use super::{
-    driver::{PAGE, scratch},
-    outside,
-    paths::N,
-};
+use super::{driver::PAGE, outside, paths::N};
 
 /// Forbids this process huge pages, or allows them (`PR_SET_THP_DISABLE`, prctl(2)).
-fn forbid_huge_pages(forbid: bool) {
+pub(crate) fn forbid_huge_pages(forbid: bool) {
     const PR_SET_THP_DISABLE: i32 = 41;
     // SAFETY: changes this process's own setting.
     unsafe { libc::prctl(PR_SET_THP_DISABLE, u64::from(forbid), 0, 0, 0) };
@@ -76,19 +72,23 @@ pub(crate) fn run(name: &str, args: &[String]) {
                 Mapped::anon(N / 8).touch().unmap();
             }
         }),
-        "thp_halves" => thp_halves(),
+        // The first half of each huge page.
+        "thp_halves" => Mapped::huge(N).unmap_halves(0),
         "thp" => Mapped::anon(N).advise(libc::MADV_HUGEPAGE).touch().unmap(),
-        "file_private" => with_file(N, |fd| {
-            Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read().unmap();
-        }),
-        "file_cow" => with_file(N, |fd| {
-            let mapped = Mapped::map(ptr::null_mut(), pages(N), libc::MAP_PRIVATE, fd).read();
+        "file_private" => {
+            let file = File::new(N);
+            file.map(libc::MAP_PRIVATE).read().unmap();
+        }
+        "file_cow" => {
+            let file = File::new(N);
+            let mapped = file.map(libc::MAP_PRIVATE).read();
             mapped.part(0, N / 2).touch();
             mapped.unmap();
-        }),
-        "file_shared" => with_file(N, |fd| {
-            Mapped::map(ptr::null_mut(), pages(N), libc::MAP_SHARED, fd).touch().unmap();
-        }),
+        }
+        "file_shared" => {
+            let file = File::new(N);
+            file.map(libc::MAP_SHARED).touch().unmap();
+        }
         "shared_anon" => Mapped::shared_anon(N).touch().unmap(),
         "shared_anon_dont_need" => {
             Mapped::shared_anon(N).touch().advise(libc::MADV_DONTNEED);
@@ -164,22 +164,6 @@ fn brk(count: u64, prepare: impl FnOnce(Mapped)) {
     }
 }
 
-/// Works with a file of so many pages that is gone afterwards.
-fn with_file(count: u64, work: impl FnOnce(i32)) {
-    let path = scratch("file");
-    let file = std::fs::File::create_new(&path).expect("a new file");
-    let mut writer = std::io::BufWriter::new(&file);
-    for _ in 0..count {
-        writer.write_all(&[7; PAGE as usize]).expect("room for a file");
-    }
-    writer.flush().expect("room for a file");
-    drop(writer);
-    let file = std::fs::File::options().read(true).write(true).open(&path).expect("our file");
-    use std::os::fd::AsRawFd as _;
-    work(file.as_raw_fd());
-    std::fs::remove_file(&path).expect("our file");
-}
-
 /// Punches a hole into shared memory that is mapped, or is not any more.
 fn punch_hole(is_mapped: bool) {
     // SAFETY: a new descriptor, a mapping of it, and a hole in it; contents do not matter.
@@ -226,35 +210,27 @@ fn fork_shared(mapped: Mapped) {
     unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
 }
 
-/// A child trims memory that it shares with its parent, and exits.
-fn fork_trim() {
-    let mapped = Mapped::anon(N).touch();
-    // SAFETY: the child gives its memory up and exits without running the parent's destructors.
+/// Has a child do some work and waits for its end.
+pub(crate) fn child(work: impl FnOnce()) {
+    // SAFETY: the child does its work and exits without running the parent's destructors.
     unsafe {
         let child = libc::fork();
+        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
         if child == 0 {
-            mapped.advise(libc::MADV_DONTNEED);
+            work();
             libc::_exit(0);
         }
         let mut status = 0;
-        libc::waitpid(child, &raw mut status, 0);
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
         assert_eq!(status, 0, "the child");
     }
-    mapped.unmap();
 }
 
-/// Pages of a huge page.
-const HUGE: u64 = 512;
-
-/// Unmaps the first half of each huge page.
-fn thp_halves() {
-    let Mapped { start, .. } = Mapped::anon(N + HUGE);
-    // SAFETY: stays inside the mapping, which has room for it.
-    let start = unsafe { start.add(start.align_offset(pages(HUGE))) };
-    let mapped = Mapped { start, len: pages(N) }.advise(libc::MADV_HUGEPAGE).touch();
-    for at in (0..N).step_by(HUGE as usize) {
-        mapped.part(at, HUGE / 2).unmap();
-    }
+/// A child trims memory that it shares with its parent, and exits.
+fn fork_trim() {
+    let mapped = Mapped::anon(N).touch();
+    child(|| _ = mapped.advise(libc::MADV_DONTNEED));
+    mapped.unmap();
 }
 
 fn fork_child() {
@@ -303,16 +279,7 @@ fn advise_child() {
 /// So many children, one after the other, map, touch and unmap a few pages.
 fn many_children() {
     for _ in 0..1_500 {
-        // SAFETY: the child maps, unmaps and exits, without running the parent's destructors.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0);
-        if child == 0 {
-            Mapped::anon(8).touch().unmap();
-            // SAFETY: as above.
-            unsafe { libc::_exit(0) };
-        }
-        // SAFETY: waits for our child.
-        unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
+        child(|| Mapped::anon(8).touch().unmap());
     }
 }
 
