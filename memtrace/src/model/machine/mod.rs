@@ -31,7 +31,7 @@ pub struct Space {
     pub ended: bool,
     /// Its books.
     pub ledger: Ledger,
-    /// Operations that detached pages, by [`Path`].
+    /// Operations that detached pages, by [`Path`](memtrace_common::Path).
     pub operations: [u64; PATHS],
 }
 

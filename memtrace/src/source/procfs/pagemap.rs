@@ -163,8 +163,12 @@ fn each_entry(
 
 /// Pages of a huge page.
 const HUGE_PAGES: u64 = 512;
-/// `KPF_THP` of `/proc/kpageflags`.
-const HUGE_PAGE: u64 = 1 << 22;
+/// `KPF_ANON`, `KPF_COMPOUND_HEAD`, `KPF_COMPOUND_TAIL` and `KPF_THP` of `/proc/kpageflags`
+/// (include/uapi/linux/kernel-page-flags.h).
+const ANON: u64 = 1 << 12;
+const HEAD: u64 = 1 << 15;
+const TAIL: u64 = 1 << 16;
+const HUGE: u64 = 1 << 22;
 
 /// Counts the frames of huge pages that a process has mapped only in part, in `ranges` of bytes: the
 /// frames that it has not mapped, and that nobody gets before it gives up the others.
@@ -190,8 +194,7 @@ pub fn held_by_huge_pages(
     }
     let mut held = 0;
     for (frame, pages) in mapped {
-        let is_huge = || Ok::<_, io::Error>(flags_of(&flags, frame * HUGE_PAGES)? & HUGE_PAGE != 0);
-        if pages < HUGE_PAGES && is_huge()? {
+        if pages < HUGE_PAGES && is_huge_page(&block(&flags, frame)?) {
             held += HUGE_PAGES - pages;
         }
     }
@@ -203,6 +206,25 @@ fn flags_of(flags: &File, frame: u64) -> io::Result<u64> {
     let mut word = [0; 8];
     flags.read_exact_at(&mut word, frame * 8)?;
     Ok(u64::from_ne_bytes(word))
+}
+
+/// Returns the words of `/proc/kpageflags` about the frames that a huge frame has, or would have.
+fn block(flags: &File, huge_frame: u64) -> io::Result<[u64; HUGE_PAGES as usize]> {
+    let mut bytes = [0; HUGE_PAGES as usize * 8];
+    flags.read_exact_at(&mut bytes, huge_frame * HUGE_PAGES * 8)?;
+    let mut words = [0; HUGE_PAGES as usize];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    }
+    Ok(words)
+}
+
+/// Whether a block of frames is one anonymous huge page. The kernel says `KPF_THP` of smaller large
+/// folios too, those of files among them (fs/proc/page.c): one head and only tails make it one.
+fn is_huge_page(block: &[u64; HUGE_PAGES as usize]) -> bool {
+    let has = |word: u64, flags: u64| word & flags == flags;
+    let [head, tails @ ..] = block;
+    has(*head, HEAD | HUGE | ANON) && tails.iter().all(|&tail| has(tail, TAIL) && tail & HEAD == 0)
 }
 
 #[cfg(test)]
@@ -238,20 +260,37 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn smaller_folios_side_by_side_are_no_huge_page() {
+        let mut block = [TAIL | HUGE | ANON; HUGE_PAGES as usize];
+        block[0] = HEAD | HUGE | ANON;
+        assert!(is_huge_page(&block));
+        // Of 256 frames each.
+        block[256] = HEAD | HUGE | ANON;
+        assert!(!is_huge_page(&block));
+        // A large folio, and pages.
+        block[4..].fill(ANON);
+        assert!(!is_huge_page(&block));
+        // Of a file.
+        block.fill(TAIL | HUGE);
+        block[0] = HEAD | HUGE;
+        assert!(!is_huge_page(&block));
+    }
+
     /// Of a huge page the first quarter is given up.
     #[test]
     fn the_rest_of_a_huge_page_holds_what_was_unmapped() -> io::Result<()> {
-        const HUGE: usize = (HUGE_PAGES * PAGE) as usize;
-        let (len, flags) = (2 * HUGE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        const BYTES: usize = (HUGE_PAGES * PAGE) as usize;
+        let (len, flags) = (2 * BYTES, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, used inside its bounds, and unmapped.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED);
-        let huge = start as usize + start.align_offset(HUGE);
-        let range = huge as u64..(huge + HUGE) as u64;
+        let huge = start as usize + start.align_offset(BYTES);
+        let range = huge as u64..(huge + BYTES) as u64;
         // SAFETY: as above.
         unsafe {
-            libc::madvise(huge as *mut _, HUGE, libc::MADV_HUGEPAGE);
+            libc::madvise(huge as *mut _, BYTES, libc::MADV_HUGEPAGE);
             (huge as *mut u8).write_volatile(1);
         }
         let is_one = resident(std::process::id(), [range.clone()])?.anon == HUGE_PAGES;
@@ -259,7 +298,7 @@ mod tests {
         if is_one && nix::unistd::geteuid().is_root() {
             assert_eq!(held_by_huge_pages(std::process::id(), [range.clone()])?, 0);
             // SAFETY: as above.
-            unsafe { libc::madvise(huge as *mut _, HUGE / 4, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(huge as *mut _, BYTES / 4, libc::MADV_DONTNEED) };
             let held = held_by_huge_pages(std::process::id(), [range])?;
             assert_eq!(held, HUGE_PAGES / 4);
         }
