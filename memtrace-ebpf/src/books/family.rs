@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 
-use super::{MMS, add, followed, ledger, operation::Task};
+use super::{add, followed, ledger, operation::Task, spaces::find};
 use crate::atomic;
 
 /// Living address spaces of each family, by the number of the first that was seen.
@@ -67,7 +67,7 @@ pub(super) fn leave(family: u64) {
 /// Tells whether another address space lives that shares memory with this one.
 #[inline(always)]
 pub(super) fn has_relatives(mm: u64) -> bool {
-    let Some(books) = MMS.get_ptr(mm) else { return false };
+    let Some(books) = find(mm) else { return false };
     // SAFETY: a live map value.
     let family = unsafe { (*books).family };
     // SAFETY: a copy of a value that is only written atomically.

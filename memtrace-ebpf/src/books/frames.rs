@@ -8,7 +8,7 @@ use super::{
     late::{add_late, book_late, is_pending, note_owner},
     ledger,
     operation::{KERNEL_THREAD, Operation, TEARDOWN, Task, begin},
-    path_counters,
+    path_counters, vain,
 };
 use crate::{
     emit,
@@ -48,20 +48,24 @@ impl Freed {
 pub(crate) fn book_freed(freed: &Freed) -> u64 {
     let &Freed { mapping, index, frames } = freed;
     let anon = Freed::is_anon(mapping);
+    let key = vain::key(freed);
+    if anon && vain::is_known(key) {
+        return 0;
+    }
     let known = known_task();
     let is_idle = known.as_ref().is_none_or(|task| task.state != Task::ACTIVE);
     let remover = if is_idle && !anon { begin_removal() } else { None };
     let Some(task) = remover.or(known) else {
-        return if anon { book_elsewhere(freed) } else { 0 };
+        return if anon { book_elsewhere(freed, key) } else { 0 };
     };
     match task.state {
         Task::ACTIVE => {
             let in_range = task.low <= index && index < task.high;
-            if anon && !in_range {
-                let owner = book_late(freed, frames, false);
-                if owner != 0 {
-                    return owner;
-                }
+            if anon
+                && !in_range
+                && let Some(owner) = book_late(freed, frames, false)
+            {
+                return owner;
             }
             let removes = task.path == Path::Remove as u16;
             let room = if removes { frames } else { task.zapped.saturating_sub(task.freed) };
@@ -86,7 +90,7 @@ pub(crate) fn book_freed(freed: &Freed) -> u64 {
             }
             0
         }
-        _ if anon => book_elsewhere(freed),
+        _ if anon => book_elsewhere(freed, key),
         _ => 0,
     }
 }
@@ -126,13 +130,13 @@ fn begin_removal() -> Option<&'static mut Task> {
 }
 
 /// Books an anonymous folio that came back outside of the operation that detached it: reclaim took
-/// it, or a per-CPU batch let it go. Returns whose it was.
+/// it, or a per-CPU batch let it go. Returns whose it was, 0 for nobody's that is followed.
 #[inline(always)]
-fn book_elsewhere(freed: &Freed) -> u64 {
+fn book_elsewhere(freed: &Freed, key: u64) -> u64 {
     if Typed::current().load::<u32>(&kernel::TASK_FLAGS) & kernel::PF_MEMALLOC != 0 {
         let (owner, path) = (freed.owner(), Path::Pressure as u64);
         // Half of a huge page that was split only now.
-        if freed.frames == 1 && is_pending(freed, owner) && book_late(freed, 1, false) != 0 {
+        if freed.frames == 1 && is_pending(freed, owner) && book_late(freed, 1, false).is_some() {
             return owner;
         }
         let Some(counters) = path_counters(owner, path) else { return 0 };
@@ -140,7 +144,11 @@ fn book_elsewhere(freed: &Freed) -> u64 {
         add_anon(owner, path, freed.frames);
         return owner;
     }
-    book_late(freed, freed.frames, detaches_itself())
+    let owner = book_late(freed, freed.frames, detaches_itself());
+    if owner.is_none() {
+        vain::note(key);
+    }
+    owner.unwrap_or(0)
 }
 
 /// A task adds what it frees to the books when it is so much, and at the end of its operation.

@@ -13,11 +13,13 @@ use aya_ebpf::{
 use memtrace_common::Delays;
 
 use super::{
-    MMS, Mm, add, entry, family,
+    add, entry, family,
     frames::{Freed, add_anon},
     note_change,
     operation::Task,
     path_counters,
+    spaces::find,
+    vain,
 };
 use crate::kernel::{self, BLOCK_SHIFT};
 
@@ -87,6 +89,7 @@ pub(super) fn note_owner(task: &mut Task, mapping: u64) {
     task.mapping = mapping;
     if owner(mapping).mm != task.mm {
         let _ = OWNERS.insert(mapping, Freer { mm: task.mm, since_ns: kernel::now_ns() }, 0);
+        vain::forget();
     }
 }
 
@@ -111,7 +114,7 @@ pub(super) fn remember(task: &Task) {
     }
     let path = u64::from(task.path);
     if task.mapping != 0
-        && let Some(books) = MMS.get_ptr_mut(task.mm)
+        && let Some(books) = find(task.mm)
     {
         // SAFETY: a live map value; a lost race costs the lateness of a few frames.
         unsafe { (*books).left = Left { time_ns: task.ended_ns, outstanding, path } };
@@ -119,6 +122,7 @@ pub(super) fn remember(task: &Task) {
     if task.low != 0 || task.high != u64::MAX {
         remember_range(task, outstanding, path);
     }
+    vain::forget();
 }
 
 #[inline(always)]
@@ -155,10 +159,10 @@ fn remember_range(task: &Task, outstanding: i64, path: u64) {
 }
 
 /// Books frames of a folio that came back late. Those of an address space that shares memory with
-/// another are left out when they `may_be_shared`. Returns whose it was, 0 when no operation waits for
-/// them.
+/// another are left out when they `may_be_shared`. Returns whose it was, 0 when it was left out, `None`
+/// when no operation waits for them.
 #[inline(always)]
-pub(super) fn book_late(freed: &Freed, frames: u64, may_be_shared: bool) -> u64 {
+pub(super) fn book_late(freed: &Freed, frames: u64, may_be_shared: bool) -> Option<u64> {
     let Freer { mm: owner, since_ns } = owner(freed.mapping);
     let wanted = frames as i64;
     let here = pending(freed).filter(|pending| {
@@ -170,7 +174,7 @@ pub(super) fn book_late(freed: &Freed, frames: u64, may_be_shared: bool) -> u64 
     let (mm, path, since_ns) = match (here, left) {
         (Some(here), left) if left.as_ref().is_none_or(|left| left.time_ns <= here.time_ns) => {
             if may_be_shared && family::has_relatives(here.mm) {
-                return 0;
+                return Some(0);
             }
             here.outstanding -= wanted;
             if let Some(left) = left
@@ -183,16 +187,16 @@ pub(super) fn book_late(freed: &Freed, frames: u64, may_be_shared: bool) -> u64 
         }
         (_, Some(left)) => {
             if may_be_shared && family::has_relatives(owner) {
-                return 0;
+                return Some(0);
             }
             left.outstanding -= wanted;
             (owner, left.path, left.time_ns)
         }
-        _ => return 0,
+        _ => return None,
     };
     add_late(mm, path, frames, since_ns);
     add_anon(mm, path, frames);
-    mm
+    Some(mm)
 }
 
 /// Tells whether an operation on an address space waits for a folio.
@@ -214,7 +218,7 @@ fn pending(freed: &Freed) -> Option<&'static mut Pending> {
 /// Returns what the last operation of an address space left, also of one that was torn down.
 #[inline(always)]
 fn left(mm: u64) -> Option<&'static mut Left> {
-    let books: *mut Mm = MMS.get_ptr_mut(mm)?;
+    let books = find(mm)?;
     // SAFETY: a live map value; a lost race costs the lateness of a few frames.
     Some(unsafe { &mut (*books).left })
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use memtrace_common::{COUNTERS, Owner, PATHS, PathCounters, Sum};
 
-use super::{MMS, Mm, add, entry, followed, operation::Task, pages, take};
+use super::{Mm, add, entry, followed, operation::Task, pages, spaces::find, take};
 use crate::kernel::{self, Typed};
 
 /// What left address spaces that ended, by program and cgroup. Userspace adds [`REST`].
@@ -69,7 +69,7 @@ pub(super) fn count(task: &Task) {
     if kernel::MACHINE.load() == 0 || task.zapped == 0 {
         return;
     }
-    let Some(books) = MMS.get_ptr(task.mm) else { return };
+    let Some(books) = find(task.mm) else { return };
     // SAFETY: a live map value that is only written atomically.
     if let Some(total) = unsafe { &(*books).operations }.get(usize::from(task.path)) {
         add(total, 1);

@@ -3,7 +3,7 @@
 //! An address space is followed by its mm, never by the current process: reclaim, `process_mrelease`
 //! and the last `mmput` run anywhere. Reading order: this file (who is followed), `operation` (what a
 //! thread is doing), `pages` (what enters and leaves), `frames` (what the page allocator gets back),
-//! `family` (who may still have it).
+//! `family` (who may still have it). `spaces` finds the books.
 
 mod family;
 mod fills;
@@ -13,14 +13,16 @@ mod machine;
 mod operation;
 mod pages;
 mod remanence;
+mod spaces;
+mod vain;
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
 use memtrace_common::{COUNTERS, Ledger, Owner, PATHS, PathCounters};
 
+use self::spaces::find;
 pub(crate) use self::{
     family::{born, died},
     fills::{allocated, is_data},
@@ -29,20 +31,13 @@ pub(crate) use self::{
     operation::{end, end_teardown, in_exec, in_fork, in_process_madvise, known_task, task},
     pages::{book, counter_change, seed, settle},
     remanence::{freed, given_out},
+    spaces::find_recent,
 };
 use crate::{atomic, emit, evidence::Counted, kernel};
 
 /// Processes that are traced, by tgid. Userspace adds the first ones.
 #[map]
 pub(crate) static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
-
-/// Address spaces that are followed, by address of their `mm_struct`.
-#[map]
-static MMS: HashMap<u64, Mm> = HashMap::with_max_entries(pages::SLOTS, 0);
-
-/// A zeroed [`Mm`], too large for the stack.
-#[map]
-static EMPTY_MM: Array<Mm> = Array::with_max_entries(1, 0);
 
 /// An address space that is followed.
 #[derive(Clone, Copy)]
@@ -59,12 +54,14 @@ pub(crate) struct Mm {
     /// How many address spaces were followed when this one began, with it: tells apart those that
     /// had the same slot.
     number: u64,
-    /// Where each CPU keeps its share of the counters.
+    /// Where it is, and where each CPU keeps its share of the counters.
     slot: u32,
     /// 1 when the books changed after the address space was torn down.
     changed: u32,
     /// Whom it shares memory with, see [`family`]; 0 for nobody.
     family: u64,
+    /// Address of its `mm_struct`; 0 when the slot is free.
+    mm: u64,
     /// What its last operation detached and did not free.
     left: late::Left,
     /// The VMA that was stored last.
@@ -133,7 +130,7 @@ impl Mm {
 /// Returns the books of a followed address space that is not torn down.
 #[inline(always)]
 pub(crate) fn followed(mm: u64) -> Option<*mut Mm> {
-    let books = MMS.get_ptr_mut(mm)?;
+    let books = find(mm)?;
     // SAFETY: a live map value.
     (unsafe { (*books).state } != Mm::DEAD).then_some(books)
 }
@@ -152,53 +149,31 @@ pub(crate) fn track(mm: u64, state: u32) -> Option<*mut Mm> {
 /// Opens the books of an address space that is not followed, if there is room.
 #[inline(always)]
 fn take(mm: u64, state: u32) -> Option<*mut Mm> {
-    let slot = pages::take_slot()?;
-    // SAFETY: a live map value that is only accessed atomically.
-    let number = unsafe { atomic::add(FOLLOWED.get_ptr_mut(0)?, 1) } + 1;
     forget(mm);
     late::forget_delays(mm);
-    // SAFETY: a zeroed value that nobody writes to.
-    let empty = unsafe { &*EMPTY_MM.get_ptr(0)? };
-    let inserted = MMS.insert(mm, empty, u64::from(BPF_NOEXIST));
-    let Some(books) = followed(mm).filter(|_| inserted.is_ok()) else {
-        pages::give_slot(slot);
-        return None;
-    };
-    // SAFETY: a live map value; what is zeroed is being seeded, so that nobody counts in it yet.
-    unsafe {
-        (*books).number = number;
-        (*books).slot = slot;
-        if kernel::RSS_HAS_COUNT.load() == 1 {
-            fills::note_untold(&mut (*books).ledger);
-        }
-        (*books).state = state;
+    let books = spaces::open(mm, state)?;
+    if kernel::RSS_HAS_COUNT.load() == 1 {
+        // SAFETY: a live map value; nobody counts in it yet.
+        fills::note_untold(unsafe { &mut (*books).ledger });
     }
     Some(books)
 }
 
-/// How many address spaces were ever followed.
-#[map]
-static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
-
 /// Drops the books of an address space that was torn down, if there are any.
 #[inline(always)]
 fn forget(mm: u64) {
-    let Some(books) = MMS.get_ptr(mm) else { return };
+    let Some(books) = find(mm) else { return };
     // SAFETY: a live map value.
-    let (state, slot) = unsafe { ((*books).state, (*books).slot) };
-    if state != Mm::DEAD {
-        return;
-    }
-    // SAFETY: as above.
     unsafe {
+        if (*books).state != Mm::DEAD {
+            return;
+        }
         machine::fold(&*books);
         if (*books).changed == 1 {
             emit::mm_end::<Counted>(mm, &raw const (*books).ledger);
         }
     }
-    if MMS.remove(mm).is_ok() {
-        pages::give_slot(slot);
-    }
+    spaces::close(mm, books);
 }
 
 /// The address spaces that were torn down last; what falls out is forgotten.
@@ -249,7 +224,7 @@ pub(crate) fn open_section(books: *mut Mm) -> u64 {
 /// Notes that the books of an address space change, which matters once they were sent.
 #[inline(always)]
 fn note_change(mm: u64) {
-    let Some(books) = MMS.get_ptr_mut(mm) else { return };
+    let Some(books) = find(mm) else { return };
     // SAFETY: a live map value; others write the same.
     unsafe { (*books).changed = u32::from((*books).state == Mm::DEAD) };
 }
@@ -266,7 +241,7 @@ fn path_counters(mm: u64, path: u64) -> Option<&'static PathCounters> {
 /// Returns the ledger of an address space that is followed or was torn down.
 #[inline(always)]
 fn ledger(mm: u64) -> Option<&'static Ledger> {
-    let books = MMS.get_ptr(mm)?;
+    let books = find(mm)?;
     // SAFETY: a live map value that is only written atomically.
     Some(unsafe { &(*books).ledger })
 }

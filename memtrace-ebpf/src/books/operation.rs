@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::LruHashMap};
 use memtrace_common::Path;
 
-use super::{family, frames, late, machine};
+use super::{family, frames, late, machine, vain};
 use crate::kernel::{self, PAGE_SHIFT, Typed};
 
 /// What each thread of a followed process is doing, by tid.
@@ -185,6 +185,7 @@ pub(super) fn begin(mm: u64, operation: Operation) -> Option<&'static mut Task> 
         *task = Task { seq, advised, mm, nr, low, high, ..Task::default() };
         task.path = path as u16;
         task.state = Task::ACTIVE;
+        vain::forget();
     }
     Some(task)
 }

@@ -1,14 +1,12 @@
 //! Pages that enter and leave address spaces: how much a counter changed, and for whom.
 
-use aya_ebpf::{
-    macros::map,
-    maps::{Array, PerCpuArray, Queue},
-};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use memtrace_common::{COUNTERS, Counter, Path};
 
 use super::{
     Mm, add, fills,
     operation::{Operation, begin, in_exec},
+    spaces::SLOTS,
     track,
 };
 use crate::{
@@ -22,13 +20,6 @@ use crate::{
 #[map]
 static SHARES: PerCpuArray<Share> = PerCpuArray::with_max_entries(SLOTS, 0);
 
-/// Slots that an address space gave back.
-#[map]
-static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(SLOTS, 0);
-
-/// Address spaces that can be followed at once.
-pub(super) const SLOTS: u32 = 8_192;
-
 /// One CPU's share of an mm's counters.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -37,28 +28,6 @@ struct Share {
     owner: u64,
     /// The shares when `rss_stat` last fired here, pages.
     last: [i32; COUNTERS],
-}
-
-/// Slots that were ever taken.
-#[map]
-static USED_SLOTS: Array<u64> = Array::with_max_entries(1, 0);
-
-/// Takes a slot that no address space has.
-#[inline(always)]
-pub(super) fn take_slot() -> Option<u32> {
-    if let Ok(Some(slot)) = FREE_SLOTS.pop() {
-        return Some(slot);
-    }
-    let used = USED_SLOTS.get_ptr_mut(0)?;
-    // SAFETY: a live map value that is only accessed atomically.
-    let slot = unsafe { atomic::add(used, 1) };
-    (slot < u64::from(SLOTS)).then_some(slot as u32)
-}
-
-/// Gives a slot back.
-#[inline(always)]
-pub(super) fn give_slot(slot: u32) {
-    let _ = FREE_SLOTS.push(slot, 0);
 }
 
 /// Tells whether an address space has a share of this CPU's.

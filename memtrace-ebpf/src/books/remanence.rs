@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use memtrace_common::Remanence;
 
-use super::{MMS, add, entry, fills, followed, late::add_delay};
+use super::{add, entry, fills, followed, late::add_delay, spaces::find};
 use crate::kernel;
 
 /// When each frame came back and whose it was: a [`stamp`], 0 for a frame that was given out. By the
@@ -54,7 +54,7 @@ fn place(page: u64, frame: u64) -> Option<*mut u64> {
 /// Returns the tag of an address space, if it is or was followed.
 #[inline(always)]
 fn tag(mm: u64) -> Option<u64> {
-    let books = MMS.get_ptr(mm)?;
+    let books = find(mm)?;
     // SAFETY: a live map value; the number is never changed.
     Some(unsafe { (*books).number } & TAG)
 }

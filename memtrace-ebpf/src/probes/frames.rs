@@ -17,7 +17,7 @@ use crate::{
 #[btf_tracepoint(function = "rss_stat")]
 fn rss_tracepoint(ctx: BtfTracePointContext) -> i32 {
     let mm = Typed::new(ctx.arg::<*const u8>(0));
-    let books = match books::followed(mm.address()) {
+    let books = match books::find_recent(mm.address()) {
         None if kernel::MACHINE.load() == 1 => books::discover(mm),
         followed => followed,
     };
@@ -75,7 +75,7 @@ fn alloc_tracepoint(ctx: RawTracePointContext) -> i32 {
         books::given_out(page, order, gfp, Counted::current_mm());
     }
     if books::is_data(gfp)
-        && let Some(books) = books::followed(Counted::current_mm())
+        && let Some(books) = books::find_recent(Counted::current_mm())
     {
         // SAFETY: a live map value, only written atomically.
         books::allocated(unsafe { &*books }, order, gfp);

@@ -1,10 +1,10 @@
 //! Looks at what the probes keep in the kernel, and at processes as they are now.
 
-use std::{io, os::fd::AsFd as _, process};
+use std::{io, ops::Range, os::fd::AsFd as _, process};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
-    maps::{HashMap, MapError},
+    maps::{Array, HashMap, MapError},
     programs::Iter,
 };
 use memtrace_common::{
@@ -26,7 +26,7 @@ use crate::{
     source::{procfs, replay::records},
 };
 
-/// The value of the map `MMS`: the books and what the probes keep beside them.
+/// The value of the map `BOOKS`: the books and what the probes keep beside them.
 #[derive(Clone, Copy, FromBytes, IntoBytes)]
 #[repr(C)]
 pub(super) struct Mm {
@@ -38,6 +38,7 @@ pub(super) struct Mm {
     slot: u32,
     reserved: u32,
     family: u64,
+    pub(super) mm: u64,
     left: [u64; 3],
     stored: [u64; 7],
     pub(super) owner: Owner,
@@ -199,8 +200,28 @@ impl Probes {
 
     fn books(&self, mm: u64) -> Result<Option<Mm>> {
         let map = self.bpf.map("MMS").context("the object has no map MMS")?;
-        let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
-        found(mms.get(&mm, 0)).context("cannot read the books")
+        let mms: HashMap<_, u64, Wire<u32>> = HashMap::try_from(map)?;
+        let slot = found(mms.get(&mm, 0)).context("cannot find the books")?;
+        // By now the slot may be another's.
+        Ok(slot.map(|slot| self.books_at(slot)).transpose()?.filter(|books| books.mm == mm))
+    }
+
+    /// Reads the books in a slot, which may be free: then their `mm` is 0.
+    pub(super) fn books_at(&self, slot: u32) -> Result<Mm> {
+        let map = self.bpf.map("BOOKS").context("the object has no map BOOKS")?;
+        let books: Array<_, Wire<Mm>> = Array::try_from(map)?;
+        let Wire(books) = books.get(&slot, 0).context("cannot read the books")?;
+        Ok(books)
+    }
+
+    /// Returns the slots that books were ever in.
+    pub(super) fn slots(&self) -> Result<Range<u32>> {
+        let map = self.bpf.map("USED_SLOTS").context("the object has no map USED_SLOTS")?;
+        let used: Array<_, u64> = Array::try_from(map)?;
+        let most = self.bpf.map("BOOKS").context("the object has no map BOOKS")?;
+        let most: Array<_, Wire<Mm>> = Array::try_from(most)?;
+        let used = used.get(&0, 0).context("cannot count the books")?;
+        Ok(0..most.len().min(u32::try_from(used).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn anchor(&mut self) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap as StdMap, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
-use aya::maps::HashMap;
+use aya::maps::{HashMap, Queue};
 use memtrace_common::{Owner, Sum};
 
 use super::{
@@ -25,28 +25,32 @@ impl Probes {
             .context("cannot prepare the sums")?;
         // Those that began or ended in between were not seen from each CPU. Whoever lives is found
         // again by what it does.
-        let map = self.bpf.map_mut("MMS").context("the object has no map MMS")?;
-        let mut mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
-        let all: Vec<(u64, Wire<Mm>)> = mms.iter().collect::<Result<_, _>>()?;
-        for (mm, Wire(books)) in all {
-            if books.state == Mm::SEEDING {
-                mms.remove(&mm).context("cannot tidy the table of address spaces")?;
+        for slot in self.slots()? {
+            let Mm { mm, state, .. } = self.books_at(slot)?;
+            if mm != 0 && state == Mm::SEEDING {
+                self.give_back(mm, slot).context("cannot tidy the table of address spaces")?;
             }
         }
         Ok(())
     }
 
+    /// Has an address space found again, whose books nobody keeps yet.
+    fn give_back(&mut self, mm: u64, slot: u32) -> Result<()> {
+        let map = self.bpf.map_mut("MMS").context("the object has no map MMS")?;
+        HashMap::<_, u64, u32>::try_from(map)?.remove(&mm)?;
+        let map = self.bpf.map_mut("FREE_SLOTS").context("the object has no map FREE_SLOTS")?;
+        Ok(Queue::<_, u32>::try_from(map)?.push(slot, 0)?)
+    }
+
     /// Reads the books of every address space, and the sums of those that ended.
     pub fn machine(&self) -> Result<Reading> {
-        let map = self.bpf.map("MMS").context("the object has no map MMS")?;
-        let mms: HashMap<_, u64, Wire<Mm>> = HashMap::try_from(map)?;
-        // By number: while others come and go the kernel may list one twice.
-        let mut spaces: StdMap<u64, Space> = StdMap::new();
-        for entry in mms.iter().take(MOST_ENTRIES) {
-            let (_, Wire(books)) = entry.context("cannot read the books")?;
-            let Mm { number, state, owner, ledger, operations, .. } = books;
-            let ended = state == Mm::DEAD;
-            spaces.insert(number, Space { owner, ended, ledger, operations });
+        let mut spaces = Vec::new();
+        for slot in self.slots()? {
+            let Mm { mm, state, owner, ledger, operations, .. } = self.books_at(slot)?;
+            if mm != 0 && state != Mm::SEEDING {
+                let ended = state == Mm::DEAD;
+                spaces.push(Space { owner, ended, ledger, operations });
+            }
         }
         let map = self.bpf.map("SUMS").context("the object has no map SUMS")?;
         let sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
@@ -56,7 +60,7 @@ impl Probes {
             ended.insert(owner, sum);
         }
         let stats = self.stats()?;
-        Ok(Reading { spaces: spaces.into_values().collect(), ended, untracked: stats.untracked })
+        Ok(Reading { spaces, ended, untracked: stats.untracked })
     }
 }
 
