@@ -56,17 +56,34 @@ impl Counts {
             ("anon and shmem that it has not", -(group.anon_and_shmem() as i64)),
         ];
         if is_ours() {
-            // Each CPU counts for itself for a while.
-            fs::write("/proc/sys/vm/stat_refresh", "1")?;
-            let waiting = on_lists_of_cpus()?;
-            counts.extend([
-                ("pgfree", vmstat("pgfree")?),
-                ("nr_free_pages and lists of the CPUs", vmstat("nr_free_pages")? + waiting),
-                ("buddyinfo and lists of the CPUs", in_buddies()? + waiting),
-            ]);
+            counts.extend(of_the_machine()?);
         }
         Ok(Self(counts))
     }
+}
+
+/// How often the counters of the machine are read before they stand still.
+const MOST_READINGS: usize = 1_000;
+
+/// Reads the counters of the machine until none of them moved in between: they lie in several files,
+/// and each CPU gives frames of its lists back from time to time.
+fn of_the_machine() -> Result<Vec<(&'static str, i64)>, Failed> {
+    let mut before = Vec::new();
+    for _ in 0..MOST_READINGS {
+        // Each CPU counts for itself for a while.
+        fs::write("/proc/sys/vm/stat_refresh", "1")?;
+        let waiting = on_lists_of_cpus()?;
+        let now = vec![
+            ("pgfree", vmstat("pgfree")?),
+            ("nr_free_pages and lists of the CPUs", vmstat("nr_free_pages")? + waiting),
+            ("buddyinfo and lists of the CPUs", in_buddies()? + waiting),
+        ];
+        if now == before && waiting == on_lists_of_cpus()? {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Err(format!("the machine is not idle: {before:?}").into())
 }
 
 fn vmstat(key: &str) -> Result<i64, Failed> {
