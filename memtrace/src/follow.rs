@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use memtrace_common::{Event, ProbeStats};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     model::{Model, report::Evidence, space::Afterlife},
@@ -22,26 +22,31 @@ pub struct Follower {
     model: Model,
     lost: u64,
     missed: u64,
-    tick: Interval,
-    health: Interval,
+    /// When the ring buffer is drained next.
+    next_drain: Instant,
+    pause: Duration,
+    /// When lost records were looked for, and how many had been received.
+    last_heal: (Instant, u64),
 }
 
 impl Follower {
-    /// How often the ring buffer is drained when the probes are quiet.
+    /// How often the ring buffer is drained while records come, too few for the probes to say so.
     pub const TICK: Duration = Duration::from_millis(10);
-    /// How often lost records are looked for.
-    pub const HEALTH: Duration = Duration::from_millis(50);
+    /// The same when none came for a while.
+    const QUIET_TICK: Duration = Duration::from_millis(100);
+    /// How often lost records are looked for while records come.
+    const HEALTH: Duration = Duration::from_millis(50);
+    /// The same when none came.
+    const QUIET_HEALTH: Duration = Duration::from_millis(500);
 
     /// Attaches the probes. Needs tokio's runtime.
     pub fn attach(options: Options) -> Result<Self> {
         let mut probes = Probes::attach(options)?;
         let live = Live::new(probes.events()?)?;
-        let [mut tick, mut health] = [Self::TICK, Self::HEALTH].map(interval);
-        // Nobody may have been waiting for a while.
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let model = Model::new(probes.evidence());
-        Ok(Self { probes, live, model, lost: 0, missed: 0, tick, health })
+        let now = Instant::now();
+        let (next_drain, pause, last_heal) = (now, Self::TICK, (now, 0));
+        Ok(Self { probes, live, model, lost: 0, missed: 0, next_drain, pause, last_heal })
     }
 
     /// Returns the probes' own diagnostics.
@@ -106,10 +111,13 @@ impl Follower {
     /// Waits until it is time to drain, and returns whether it is time to heal as well.
     pub async fn turn(&mut self) -> Result<bool> {
         tokio::select! {
-            ready = self.live.readable() => ready.map(|()| false),
-            _ = self.tick.tick() => Ok(false),
-            _ = self.health.tick() => Ok(true),
+            ready = self.live.readable() => ready?,
+            () = sleep_until(self.next_drain) => {}
         }
+        let (last, received) = self.last_heal;
+        let is_quiet = self.live.received() == received;
+        let wanted = if is_quiet { Self::QUIET_HEALTH } else { Self::HEALTH };
+        Ok(last.elapsed() >= wanted)
     }
 
     /// Applies what the probes said.
@@ -121,11 +129,16 @@ impl Follower {
     /// the event is applied to it.
     pub fn drain(&mut self, raw: impl FnMut(&[u8]), mut each: impl FnMut(&mut Model, &Event)) {
         let Self { live, model, .. } = self;
+        let before = live.received();
         live.drain(raw, |event| each(model, event));
+        let is_quiet = live.received() == before;
+        self.pause = if is_quiet { (self.pause * 2).min(Self::QUIET_TICK) } else { Self::TICK };
+        self.next_drain = Instant::now() + self.pause;
     }
 
     /// Looks for lost records and reads again the region maps that they made stale.
     pub fn heal(&mut self) -> Result<ProbeStats> {
+        self.last_heal = (Instant::now(), self.live.received());
         let stats = self.probes.stats()?;
         let missed = self.probes.missed()?.region_runs;
         // The numbers of the records tell it when the next one of the CPU comes, the kernel's count

@@ -111,8 +111,24 @@ impl Tracer {
 
     /// Follows events until `done` returns.
     pub(super) async fn follow(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
+        self.follow_until(done, |_| false).await
+    }
+
+    /// Follows events until every traced process has exited, or `done` returns.
+    pub(super) async fn follow_to_exit(
+        &mut self,
+        done: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        self.follow_until(done, Self::all_exited).await
+    }
+
+    async fn follow_until(
+        &mut self,
+        done: impl Future<Output = Result<()>>,
+        is_over: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
         tokio::pin!(done);
-        loop {
+        while !is_over(self) {
             let is_due = tokio::select! {
                 ended = &mut done => {
                     ended?;
@@ -135,31 +151,6 @@ impl Tracer {
     /// Tells whether every traced process has exited.
     pub(super) fn all_exited(&self) -> bool {
         self.follower.model().living().next().is_none()
-    }
-
-    /// Follows events until every traced process has exited, or `done` returns.
-    pub(super) async fn follow_to_exit(
-        &mut self,
-        done: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
-        tokio::pin!(done);
-        while !self.all_exited() {
-            let mut ended = false;
-            let pause = async {
-                tokio::select! {
-                    result = &mut done => {
-                        ended = true;
-                        result
-                    }
-                    () = tokio::time::sleep(Follower::HEALTH) => Ok(()),
-                }
-            };
-            self.follow(pause).await?;
-            if ended {
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn drain(&mut self) {

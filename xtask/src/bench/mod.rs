@@ -11,7 +11,7 @@ mod tracer;
 mod tracers;
 mod workload;
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -32,6 +32,12 @@ pub(crate) struct Options {
     /// Only workloads whose name contains this
     #[arg(long, default_value = "")]
     only: String,
+    /// A tenth of each workload, for slow machines
+    #[arg(long)]
+    short: bool,
+    /// Take memtrace and bench-workload from this folder and build nothing
+    #[arg(long, value_name = "FOLDER", conflicts_with = "update")]
+    programs: Option<PathBuf>,
     /// Write the table into docs/PERFORMANCE.md
     #[arg(long)]
     update: bool,
@@ -39,15 +45,16 @@ pub(crate) struct Options {
 
 /// Measures and prints.
 pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
-    let mut build = Command::new(env!("CARGO"));
-    build.current_dir(&workspace.root).args(["build", "--release", "--quiet"]);
-    run(build.args(["-p", "memtrace", "-p", "xtask", "--bins"])).context("cannot build")?;
-    let bin = workspace.target.join("release");
+    let bin = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => build(workspace)?,
+    };
     let memtrace = bin.join("memtrace").display().to_string();
     let machine = Machine::read(&memtrace)?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let mut rows = Vec::new();
-    for workload in workloads(workspace, &bin.join("bench-workload"), scratch.path())? {
+    let share = if options.short { 10 } else { 1 };
+    for workload in workloads(workspace, &bin.join("bench-workload"), scratch.path(), share)? {
         if workload.name.contains(&options.only) {
             eprintln!("bench: {}", workload.name);
             rows.extend(measure(&workload, &memtrace, options.rounds));
@@ -60,6 +67,14 @@ pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
         docs::update(workspace, "docs/PERFORMANCE.md", command, &table)?;
     }
     Ok(())
+}
+
+/// Builds memtrace and the workloads, and returns where they are.
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(&workspace.root).args(["build", "--release", "--quiet"]);
+    run(build.args(["-p", "memtrace", "-p", "xtask", "--bins"])).context("cannot build")?;
+    Ok(workspace.target.join("release"))
 }
 
 /// Runs a workload under every tracer, round by round.

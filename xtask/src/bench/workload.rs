@@ -27,11 +27,13 @@ pub(super) struct Workload {
 pub(super) const REDIS: &str = "redis SET";
 pub(super) const LARGE_STORM: &str = "fault storm, 1 GiB a round";
 
-/// Returns all of them; `bin` is bench-workload, `scratch` a folder for a server's files.
+/// Returns all of them; `bin` is bench-workload, `scratch` a folder for a server's files, `share` by
+/// how much each is less than it would be.
 pub(super) fn workloads(
     workspace: &Workspace,
     bin: &Path,
     scratch: &Path,
+    share: u64,
 ) -> Result<Vec<Workload>> {
     let own = |name, args: &[&str], units, unit| Workload {
         name,
@@ -41,13 +43,20 @@ pub(super) fn workloads(
         unit,
         faults: true,
     };
+    let pairs = 20_000 / share;
+    let map_unmap = own("mmap+munmap", &["map-unmap", &pairs.to_string()], pairs, "pair");
+    let storm = |name, pages: u64, rounds: u64| {
+        let rounds = (rounds / share).max(1);
+        let args = ["fault-storm", &pages.to_string(), &rounds.to_string()];
+        own(name, &args, pages * rounds, "page")
+    };
     Ok(vec![
-        Workload { faults: false, ..own("mmap+munmap", &["map-unmap", "20000"], 20_000, "pair") },
-        own("fault storm, 16 pages a round", &["fault-storm", "16", "3000"], 48_000, "page"),
-        own("fault storm, 4 MiB a round", &["fault-storm", "1024", "300"], 307_200, "page"),
-        own(LARGE_STORM, &["fault-storm", "262144", "3"], 786_432, "page"),
+        Workload { faults: false, ..map_unmap },
+        storm("fault storm, 16 pages a round", 16, 3_000),
+        storm("fault storm, 4 MiB a round", 1_024, 300),
+        storm(LARGE_STORM, 262_144, 3),
         python(&workspace.root.join("xtask/src/bench/objects.py")),
-        redis(bin, scratch)?,
+        redis(bin, scratch, 300_000 / share)?,
     ])
 }
 
@@ -63,8 +72,7 @@ fn python(script: &Path) -> Workload {
 }
 
 /// A server of its own on a socket in `scratch`, which keeps nothing on disk.
-fn redis(bin: &Path, scratch: &Path) -> Result<Workload> {
-    let requests = 300_000;
+fn redis(bin: &Path, scratch: &Path, requests: u64) -> Result<Workload> {
     let socket = scratch.join("redis.sock").display().to_string();
     let config = scratch.join("redis.conf");
     let folder = scratch.display();
@@ -116,7 +124,7 @@ mod tests {
     #[test]
     fn no_word_of_a_traced_command_has_a_space() -> Result<()> {
         let scratch = tempfile::tempdir()?;
-        for workload in workloads(&Workspace::find(), Path::new("/bin/w"), scratch.path())? {
+        for workload in workloads(&Workspace::find(), Path::new("/bin/w"), scratch.path(), 1)? {
             assert!(!workload.command.join("").contains(' '), "{:?}", workload.command);
         }
         Ok(())
