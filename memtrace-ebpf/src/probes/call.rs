@@ -1,9 +1,10 @@
 //! Memory system calls as they return.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::pt_regs,
-    macros::{btf_tracepoint, fexit},
-    programs::{BtfTracePointContext, FExitContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use memtrace_common::{Call, Kind, Path, Syscall};
 
@@ -24,6 +25,26 @@ fn call_tracepoint(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 fn call_args(ctx: BtfTracePointContext) -> i32 {
     returned_args(ctx.arg(0), ctx.arg(1))
+}
+
+/// `syscalls:sys_exit_*` of the calls that it is attached to. Another call is sent away before any
+/// program runs (`perf_syscall_exit`, kernel/trace/trace_syscalls.c, 5.10 to 7.3).
+#[tracepoint]
+fn call_exit(ctx: TracePointContext) -> u32 {
+    returned(kernel::user_regs(), result(&ctx)) as u32
+}
+
+/// The same for `--evidence args`.
+#[tracepoint]
+fn call_exit_args(ctx: TracePointContext) -> u32 {
+    returned_args(kernel::user_regs(), result(&ctx)) as u32
+}
+
+/// Returns what the call returns: `{ u64 regs; int nr; long ret; }` (`struct syscall_tp_t`).
+#[inline(always)]
+fn result(ctx: &TracePointContext) -> i64 {
+    // SAFETY: the context of the tracepoint has three words.
+    unsafe { ctx.as_ptr().cast::<i64>().add(2).read() }
 }
 
 macro_rules! fexit_calls {

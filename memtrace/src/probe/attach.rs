@@ -4,12 +4,14 @@
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _},
+    thread,
 };
 
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    programs::trace_point::TracePointLink,
 };
 use memtrace_common::ProbeStats;
 use zerocopy::{FromBytes, IntoBytes};
@@ -68,6 +70,7 @@ pub type Diagnostics = aya_log::EbpfLogger<&'static dyn log::Log>;
 /// The attached probes.
 pub struct Probes {
     pub(super) bpf: Ebpf,
+    events: Events,
     plan: Plan,
     pub(super) evidence: Evidence,
     /// CPUs that were online.
@@ -78,6 +81,22 @@ pub struct Probes {
     pub(super) iterates_one: bool,
     /// It is measured how long freed frames keep what was in them.
     pub(super) remanence: bool,
+}
+
+/// What holds events of tracefs.
+#[derive(Default)]
+struct Events(Vec<TracePointLink>);
+
+/// Lets them go all at once: for each the kernel waits until nobody is inside of it any more, some
+/// 60 ms (`tracepoint_synchronize_unregister`, kernel/trace/trace_event_perf.c, 6.18).
+impl Drop for Events {
+    fn drop(&mut self) {
+        thread::scope(|scope| {
+            for link in self.0.drain(..) {
+                scope.spawn(move || drop(link));
+            }
+        });
+    }
 }
 
 /// A shared type, as aya wants it.
@@ -116,13 +135,16 @@ impl Probes {
         let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
         let iterates_one = facts.iterates_one;
         let remanence = options.measures_remanence(evidence);
-        let mut probes = Self { bpf, plan, evidence, cpus, threads_count, iterates_one, remanence };
+        let events = Events::default();
+        let mut probes =
+            Self { bpf, events, plan, evidence, cpus, threads_count, iterates_one, remanence };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
             if let Step::Attach(programs) = step {
                 for &program in programs {
-                    attach(&mut probes.bpf, program, &btf)
+                    let event = attach(&mut probes.bpf, program, &btf)
                         .with_context(|| format!("cannot attach the probe \"{}\"", probe.name))?;
+                    probes.events.0.extend(event);
                 }
             }
             if at + 1 == probes.plan.len() && evidence > Evidence::Args {
@@ -173,7 +195,12 @@ impl Probes {
         let mut missed = Missed::default();
         for (_, step) in &self.plan {
             let Step::Attach(programs) = step else { continue };
+            let mut last = None;
             for &(name, hook) in programs.iter().filter(|(_, hook)| !hook.is_iterator()) {
+                // One program may have several hooks.
+                if last.replace(name) == Some(name) {
+                    continue;
+                }
                 let Some(fd) = self.bpf.program(name).and_then(|program| program.fd().ok()) else {
                     continue;
                 };

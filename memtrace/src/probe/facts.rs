@@ -1,5 +1,7 @@
 //! Asks the running kernel what it offers: its BTF for names, arguments and offsets.
 
+use std::path::Path;
+
 use memtrace_common::control::{FIELDS, NO_FIELD, PG_UPTODATE};
 
 use super::{
@@ -16,6 +18,12 @@ pub struct Globals {
     pub offsets: Vec<(&'static str, u32)>,
     /// Others, by name of the global.
     pub others: Vec<(&'static str, u32)>,
+}
+
+/// Tells whether tracefs, where it is mounted, has an event of a system call.
+fn has_event(name: &str) -> bool {
+    let mounts = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    mounts.iter().any(|mount| Path::new(&format!("{mount}/events/syscalls/{name}/id")).exists())
 }
 
 /// Returns the lowest level of evidence that needs a field, `None` when this kernel does without.
@@ -51,6 +59,11 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
                     facts.functions.insert(function);
                 }
             }
+            Hook::Event(name) => {
+                if has_event(name) {
+                    facts.events.insert(name);
+                }
+            }
             Hook::Iterator(name) => {
                 if btf.has_function(&format!("bpf_iter_{name}")) {
                     facts.iterators.insert(name);
@@ -70,6 +83,7 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
         }
         offsets.push((field.global, offset.unwrap_or(NO_FIELD)));
     }
+    facts.registers = btf.has_function("bpf_task_pt_regs");
     facts.iterates_one = btf.union_has("bpf_iter_link_info", "task");
     let uptodate = btf.enumerator(PG_UPTODATE);
     if uptodate.is_none() {

@@ -3,7 +3,10 @@
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{BtfTracePoint, FExit, Iter, ProgramError, RawTracePoint},
+    programs::{
+        BtfTracePoint, FExit, Iter, ProgramError, RawTracePoint, TracePoint,
+        trace_point::TracePointLink,
+    },
 };
 
 use super::{
@@ -60,7 +63,13 @@ pub struct Refused {
     reason: String,
 }
 
-pub(super) fn attach(bpf: &mut Ebpf, (name, hook): Program, btf: &Btf) -> Result<()> {
+/// Loads a program and attaches it. Returns what holds an event of tracefs; the object itself holds the
+/// other hooks.
+pub(super) fn attach(
+    bpf: &mut Ebpf,
+    (name, hook): Program,
+    btf: &Btf,
+) -> Result<Option<TracePointLink>> {
     let attached = try_attach(program(bpf, name)?, hook, btf);
     attached.map_err(|error| match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -82,7 +91,7 @@ fn try_attach(
     program: &mut aya::programs::Program,
     hook: Hook,
     btf: &Btf,
-) -> Result<(), ProgramError> {
+) -> Result<Option<TracePointLink>, ProgramError> {
     match hook {
         Hook::RawTracepoint(tracepoint, _) => {
             let program: &mut RawTracePoint = program.try_into()?;
@@ -94,6 +103,15 @@ fn try_attach(
             program.load(tracepoint, btf)?;
             program.attach()?;
         }
+        Hook::Event(name) => {
+            let program: &mut TracePoint = program.try_into()?;
+            // One program for several events.
+            if program.fd().is_err() {
+                program.load()?;
+            }
+            let link = program.attach("syscalls", name)?;
+            return program.take_link(link).map(Some);
+        }
         Hook::Fexit(function) => {
             let program: &mut FExit = program.try_into()?;
             program.load(function, btf)?;
@@ -104,7 +122,7 @@ fn try_attach(
             program.load(kind, btf)?;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Tries whether `fexit` programs load and attach. Only a refusal is an answer; any other error

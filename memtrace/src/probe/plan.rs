@@ -16,6 +16,10 @@ pub struct KernelFacts {
     pub functions: BTreeSet<&'static str>,
     /// Tracepoints of those that the table of probes names, with their number of arguments.
     pub tracepoints: BTreeMap<&'static str, usize>,
+    /// Events of `syscalls` in tracefs, of those that the table of probes names.
+    pub events: BTreeSet<&'static str>,
+    /// Programs may look at the registers with which a thread entered the kernel (5.15).
+    pub registers: bool,
     /// Iterators, of those that the table of probes names.
     pub iterators: BTreeSet<&'static str>,
     /// Fields of kernel structures that this kernel does not have, as `structure.member`, and the
@@ -32,6 +36,8 @@ pub enum Hook {
     RawTracepoint(&'static str, usize),
     /// A tracepoint, with typed arguments.
     BtfTracepoint(&'static str),
+    /// An event of `syscalls` in tracefs: costs other calls less than the tracepoint of all of them.
+    Event(&'static str),
     /// Return of a kernel function, through a trampoline: costs nothing elsewhere.
     Fexit(&'static str),
     /// A BPF iterator, started when a snapshot is wanted.
@@ -46,6 +52,7 @@ impl Hook {
             }
             Self::BtfTracepoint(name) => kernel.tracepoints.contains_key(name),
             Self::Fexit(function) => kernel.trampolines && kernel.functions.contains(function),
+            Self::Event(name) => kernel.registers && kernel.events.contains(name),
             Self::Iterator(name) => kernel.iterators.contains(name),
         }
     }
@@ -62,6 +69,7 @@ impl Hook {
         match self {
             Self::Fexit(function) => function.starts_with("__x64_sys_"),
             Self::BtfTracepoint(name) => name == "sys_exit",
+            Self::Event(_) => true,
             Self::RawTracepoint(..) | Self::Iterator(_) => false,
         }
     }
@@ -72,6 +80,7 @@ impl fmt::Display for Hook {
         match self {
             Self::RawTracepoint(name, _) => write!(f, "raw_tp/{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::Event(name) => write!(f, "tracepoint/syscalls/{name}"),
             Self::Fexit(function) => write!(f, "fexit/{function}"),
             Self::Iterator(name) => write!(f, "iter/{name}"),
         }

@@ -3,7 +3,7 @@ use crate::probe::table::PROBES;
 
 /// A kernel that offers everything.
 fn capable() -> KernelFacts {
-    let mut facts = KernelFacts { trampolines: true, ..KernelFacts::default() };
+    let mut facts = KernelFacts { trampolines: true, registers: true, ..KernelFacts::default() };
     for hook in PROBES.iter().flat_map(Probe::hooks) {
         match hook {
             RawTracepoint(name, arguments) => {
@@ -14,6 +14,9 @@ fn capable() -> KernelFacts {
             }
             Fexit(function) => {
                 facts.functions.insert(function);
+            }
+            Event(name) => {
+                facts.events.insert(name);
             }
             Iterator(name) => {
                 facts.iterators.insert(name);
@@ -40,29 +43,44 @@ fn memory_calls_take_fexit_where_it_loads() {
     assert_eq!(programs[0], ("mmap_fexit", Fexit("__x64_sys_mmap")));
 }
 
+/// Returns the first program of the memory calls.
+fn first_of_calls(kernel: &KernelFacts, asked: Asked) -> Program {
+    let plan = plan(PROBES, kernel, asked).expect("supported");
+    let Step::Attach(programs) = step_of(&plan, "memory calls") else {
+        panic!("not attached");
+    };
+    programs[0]
+}
+
 #[test]
-fn without_trampolines_memory_calls_fall_back_to_the_tracepoint() {
+fn without_trampolines_memory_calls_take_the_events_of_the_calls() {
     let kernel = KernelFacts { trampolines: false, ..capable() };
-    let plan = plan(PROBES, &kernel, RUN).expect("supported");
-    let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
-    assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    assert_eq!(first_of_calls(&kernel, RUN), ("call_exit", Event("sys_exit_mmap")));
+    let args = Asked { evidence: Evidence::Args, ..RUN };
+    assert_eq!(first_of_calls(&kernel, args), ("call_exit_args", Event("sys_exit_mmap")));
+}
+
+#[test]
+fn without_tracefs_or_registers_memory_calls_fall_back_to_the_tracepoint_of_all() {
+    let all = ("call_tracepoint", BtfTracepoint("sys_exit"));
+    let mut kernel = KernelFacts { trampolines: false, ..capable() };
+    kernel.events.remove("sys_exit_shmdt");
+    assert_eq!(first_of_calls(&kernel, RUN), all);
+    let kernel = KernelFacts { trampolines: false, registers: false, ..capable() };
+    assert_eq!(first_of_calls(&kernel, RUN), all);
 }
 
 #[test]
 fn a_running_process_is_seen_to_return_from_calls_that_it_is_in() {
     let running = Asked { running: true, ..RUN };
-    let plan = plan(PROBES, &capable(), running).expect("supported");
-    let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
-    assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    assert_eq!(first_of_calls(&capable(), running).1, Event("sys_exit_mmap"));
 }
 
 #[test]
 fn one_missing_function_makes_the_whole_choice_fall_back() {
     let mut kernel = capable();
     kernel.functions.remove("__x64_sys_shmdt");
-    let plan = plan(PROBES, &kernel, RUN).expect("supported");
-    let programs = &[("call_tracepoint", BtfTracepoint("sys_exit"))];
-    assert_eq!(step_of(&plan, "memory calls"), Step::Attach(programs));
+    assert_eq!(first_of_calls(&kernel, RUN).1, Event("sys_exit_mmap"));
 }
 
 #[test]

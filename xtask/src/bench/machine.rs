@@ -33,8 +33,10 @@ fn calls(doctor: &str) -> Option<String> {
     let probe =
         report["probes"].as_array()?.iter().find(|probe| probe["name"] == "memory calls")?;
     let hook = probe["hook"].as_str()?;
-    // One program for each call: their names say nothing more.
-    Some(if hook.starts_with("fexit/") { "fexit" } else { hook }.to_owned())
+    // One hook for each call: their names say nothing more.
+    let kinds = ["fexit", "tracepoint"];
+    let kind = kinds.into_iter().find(|kind| hook.starts_with(&format!("{kind}/")));
+    Some(kind.unwrap_or(hook).to_owned())
 }
 
 #[cfg(test)]

@@ -72,13 +72,12 @@ fn hook(verdict: &Verdict, command: &str, probe: &str) -> Option<String> {
 
 /// Names many hooks of one kind by their kind.
 fn short(hooks: &str) -> String {
-    const CALLS: &str = "fexit/__x64_sys_";
-    let count = hooks.split(", ").filter(|hook| hook.starts_with(CALLS)).count();
+    const CALLS: [&str; 2] = ["fexit/__x64_sys_", "tracepoint/syscalls/sys_exit_"];
     let word = hooks.starts_with(char::is_lowercase) && hooks.contains('/');
-    match count {
-        0 if word => format!("`{hooks}`"),
-        0 => hooks.to_owned(),
-        _ => format!("`{CALLS}*` ({count})"),
+    match CALLS.into_iter().find(|calls| hooks.starts_with(calls)) {
+        Some(calls) => format!("`{calls}*` ({})", hooks.split(", ").count()),
+        None if word => format!("`{hooks}`"),
+        None => hooks.to_owned(),
     }
 }
 

@@ -106,10 +106,11 @@ fn render(findings: &Findings) -> String {
         "fexit programs load: other processes' system calls pay nothing.\n"
     } else {
         "fexit programs do not load (not built in, or refused by policy): while memtrace traces, \
-         every system call of the machine pays about 0.1 µs.\n"
+         every system call of the machine pays about 0.05 µs, or 0.08 µs where tracefs is not \
+         mounted.\n"
     });
     if !probes.is_empty() {
-        text.push_str("tracefs is not needed.\n\n");
+        text.push_str("tracefs is needed for nothing else.\n\n");
     }
     for Probe { probe: ProbeReport { name, hook, state }, evidence, gives, cost } in probes {
         let hook = hook.as_deref().unwrap_or(state);
