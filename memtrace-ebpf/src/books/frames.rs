@@ -48,7 +48,8 @@ impl Freed {
 pub(crate) fn book_freed(freed: &Freed) -> u64 {
     let &Freed { mapping, index, frames } = freed;
     let anon = Freed::is_anon(mapping);
-    let key = vain::key(freed);
+    // As it is before anything is looked for: what changes meanwhile makes it another.
+    let key = if anon { vain::key(freed) } else { 0 };
     if anon && vain::is_known(key) {
         return 0;
     }

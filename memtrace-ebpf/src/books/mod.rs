@@ -51,8 +51,7 @@ pub(crate) struct Mm {
     pub(crate) state: u32,
     /// CPUs whose shares were read while seeding.
     seeded: u32,
-    /// How many address spaces were followed when this one began, with it: tells apart those that
-    /// had the same slot.
+    /// No other address space has had it: tells apart those that had the same slot.
     number: u64,
     /// Where it is, and where each CPU keeps its share of the counters.
     slot: u32,

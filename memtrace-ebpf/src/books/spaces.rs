@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, Queue},
 };
 
-use super::Mm;
+use super::{Mm, followed};
 use crate::atomic;
 
 /// The slots of address spaces that are followed or were torn down lately, by address of their
@@ -33,7 +33,7 @@ static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(SLOTS, 0);
 #[map]
 static USED_SLOTS: Array<u64> = Array::with_max_entries(1, 0);
 
-/// How many address spaces were ever followed.
+/// Grows before and after the books of an address space are opened.
 #[map]
 static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
 
@@ -44,7 +44,7 @@ pub(super) const SLOTS: u32 = 8_192;
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Recent {
-    /// What it did not find, and how many address spaces were followed before. In this order: a
+    /// What it did not find, and what [`FOLLOWED`] said before it looked. Written in this order: a
     /// program that interrupts another between the two leaves nothing wrong behind.
     missed: u64,
     missed_at: u64,
@@ -64,15 +64,15 @@ pub(super) fn find(mm: u64) -> Option<*mut Mm> {
     BOOKS.get_ptr_mut(slot)
 }
 
-/// The same for probes that run for every page, and only for one that is followed.
+/// As [`followed`], for probes that run for every page.
 #[inline(always)]
 pub(crate) fn find_recent(mm: u64) -> Option<*mut Mm> {
     let recent = RECENT.get_ptr_mut(0)?;
     // SAFETY: a live map value that is only written atomically.
-    let followed = unsafe { FOLLOWED.get_ptr(0)?.read_volatile() };
+    let count = unsafe { FOLLOWED.get_ptr(0)?.read_volatile() };
     // SAFETY: this CPU's live map value.
     let recent = unsafe { &mut *recent };
-    if recent.missed == mm && recent.missed_at == followed {
+    if recent.missed == mm && recent.missed_at == count {
         return None;
     }
     if let Some(books) = BOOKS.get_ptr_mut(recent.slot) {
@@ -82,19 +82,17 @@ pub(crate) fn find_recent(mm: u64) -> Option<*mut Mm> {
             return Some(books);
         }
     }
-    // SAFETY: as in `find`.
-    let Some(&slot) = (unsafe { MMS.get(mm) }) else {
+    let Some(books) = followed(mm) else {
         // SAFETY: as above; volatile for the sake of the order.
         unsafe {
             (&raw mut recent.missed).write_volatile(mm);
-            (&raw mut recent.missed_at).write_volatile(followed);
+            (&raw mut recent.missed_at).write_volatile(count);
         }
         return None;
     };
-    recent.slot = slot;
-    let books = BOOKS.get_ptr_mut(slot)?;
     // SAFETY: a live map value.
-    (unsafe { (*books).state } != Mm::DEAD).then_some(books)
+    recent.slot = unsafe { (*books).slot };
+    Some(books)
 }
 
 /// Opens the books of an address space that has none, if there is room.
@@ -147,6 +145,7 @@ fn give_back(books: *mut Mm) {
     // SAFETY: a live map value that nobody finds any more.
     let slot = unsafe {
         (*books).mm = 0;
+        (*books).state = Mm::DEAD;
         (*books).slot
     };
     let _ = FREE_SLOTS.push(slot, 0);

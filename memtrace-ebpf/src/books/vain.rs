@@ -7,8 +7,10 @@ use aya_ebpf::{
 };
 
 use super::frames::Freed;
-use crate::atomic;
-use crate::kernel::{self, BLOCK_SHIFT, Typed};
+use crate::{
+    atomic,
+    kernel::{self, BLOCK_SHIFT, Typed},
+};
 
 /// For which frames this CPU looked in vain last: a [`key`].
 #[map]

@@ -34,7 +34,7 @@ pub(super) struct Mm {
     shared: [i64; COUNTERS],
     pub(super) state: u32,
     seeded: u32,
-    pub(super) number: u64,
+    number: u64,
     slot: u32,
     reserved: u32,
     family: u64,

@@ -34,9 +34,11 @@ fn calls(doctor: &str) -> Option<String> {
         report["probes"].as_array()?.iter().find(|probe| probe["name"] == "memory calls")?;
     let hook = probe["hook"].as_str()?;
     // One hook for each call: their names say nothing more.
-    let kinds = ["fexit", "tracepoint"];
-    let kind = kinds.into_iter().find(|kind| hook.starts_with(&format!("{kind}/")));
-    Some(kind.unwrap_or(hook).to_owned())
+    let short = match hook.split_once('/') {
+        Some((kind @ ("fexit" | "tracepoint"), _)) => kind,
+        _ => hook,
+    };
+    Some(short.to_owned())
 }
 
 #[cfg(test)]
@@ -50,6 +52,8 @@ mod tests {
         assert_eq!(calls(doctor).as_deref(), Some("tp_btf/sys_exit"));
         let fexit = doctor.replace("tp_btf/sys_exit", "fexit/__x64_sys_mmap, fexit/__x64_sys_brk");
         assert_eq!(calls(&fexit).as_deref(), Some("fexit"));
+        let event = doctor.replace("tp_btf/sys_exit", "tracepoint/syscalls/sys_exit_mmap");
+        assert_eq!(calls(&event).as_deref(), Some("tracepoint"));
         assert_eq!(calls("{}"), None);
     }
 }

@@ -89,6 +89,8 @@ mod tests {
     fn many_calls_are_one_word_and_sentences_stay() {
         let calls = "fexit/__x64_sys_mmap, fexit/__x64_sys_munmap";
         assert_eq!(short(calls), "`fexit/__x64_sys_*` (2)");
+        let event = "tracepoint/syscalls/sys_exit_brk";
+        assert_eq!(short(event), "`tracepoint/syscalls/sys_exit_*` (1)");
         assert_eq!(short("iter/task, iter/task_vma"), "`iter/task, iter/task_vma`");
         assert_eq!(short("does not run: no folio.index"), "does not run: no folio.index");
     }

@@ -110,7 +110,7 @@ fn render(findings: &Findings) -> String {
          mounted.\n"
     });
     if !probes.is_empty() {
-        text.push_str("tracefs is needed for nothing else.\n\n");
+        text.push_str("tracefs is of use for memory calls alone.\n\n");
     }
     for Probe { probe: ProbeReport { name, hook, state }, evidence, gives, cost } in probes {
         let hook = hook.as_deref().unwrap_or(state);
