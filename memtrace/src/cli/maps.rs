@@ -1,20 +1,15 @@
 //! `memtrace maps`: one look at a region map, without a probe.
 
-use std::{collections::HashMap, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use memtrace_common::Event;
 
 use super::{
     Common, Outcome,
     attach::check_process,
+    look::{Look, report},
     output::{Output, Stream},
-    tracer::{now_ns, surroundings},
-};
-use crate::{
-    model::{Model, build::report},
-    source::procfs,
 };
 
 /// Shows the region map of a process, without tracing it.
@@ -31,19 +26,9 @@ impl Maps {
         let pid = self.pid;
         let found = check_process(pid)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let regions =
-            procfs::regions(pid).with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
-        let seed = procfs::seed(pid, &found.stat, &regions.residency);
-        let mut model = Model::default();
-        model.apply(&Event::TaskSeed(seed));
-        model.replace_regions(seed.header.mm, &regions.regions, 0);
-        if let Some(process) = model.process_mut(pid) {
-            process.comm = found.stat.comm;
-            process.exe = found.exe;
-        }
-        let surroundings = surroundings(now_ns()?)?;
-        let residency = HashMap::from([(pid, regions.residency)]);
-        let mut report = report(&model, surroundings, &residency);
+        let look =
+            Look::at(pid, found).with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
+        let mut report = report(vec![look])?;
         for process in &mut report.processes {
             // Hexadecimal of the same length sorts as the number does; a shorter one is smaller.
             process

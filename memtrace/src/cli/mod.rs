@@ -4,9 +4,11 @@ mod attach;
 mod doctor;
 mod failure;
 mod ledger;
+mod look;
 mod maps;
 mod output;
 mod replay;
+mod report;
 mod run;
 mod status;
 mod tracer;
@@ -42,6 +44,8 @@ enum Command {
     Attach(attach::Attach),
     /// Counts what leaves every process of the machine, at little cost.
     Ledger(ledger::Ledger),
+    /// Says of running processes how much of their memory is live, and how much is free but still held.
+    Report(report::Report),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
     /// Reports from a trace that was kept, without root and on any machine.
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),
         Command::Ledger(ledger) => ledger.main(&common),
+        Command::Report(report) => report.main(&common),
         Command::Maps(maps) => maps.main(&common),
         Command::Replay(replay) => replay.main(&common),
         Command::Verify(verify) => verify.main(&common),

@@ -1,5 +1,6 @@
 //! Builds the report out of the model and of what was read of the living processes.
 
+mod allocators;
 mod counted;
 mod reclaimed;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use memtrace_common::{Counter, Ledger, Path, PathCounters, ProbeStats};
 
 use self::{
+    allocators::{allocator, free_in_region, free_resident},
     counted::{faults, madv_free, remanence, swap},
     reclaimed::reclaimed,
 };
@@ -21,6 +23,7 @@ use super::{
     },
     space::{AddressSpace, RegionKind, Requests},
 };
+use crate::allocator::walked::Walked;
 
 /// What the report needs beside the model.
 #[derive(Clone, Debug)]
@@ -48,6 +51,10 @@ pub struct Residency {
     pub total: RegionResidency,
     /// Resident and anonymous, in ranges that were given up by `MADV_FREE`.
     pub advised: Option<u64>,
+    /// What its allocators hold, of those that were walked.
+    pub allocators: Vec<Walked>,
+    /// Why others were not, that are in use.
+    pub unwalked: Vec<String>,
     /// What of the memory that is not mapped any more is known to be held.
     pub held: Held,
 }
@@ -142,7 +149,10 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
         remanence: remanence(&spaces),
         faults: faults(model.evidence, process, &spaces),
         balance: balance(model.evidence, &spaces, last, read),
-        allocators: Vec::new(),
+        allocators: read
+            .map(|read| read.allocators.iter().map(allocator).collect())
+            .unwrap_or_default(),
+        unwalked: read.map(|read| read.unwalked.clone()).unwrap_or_default(),
         regions: last.map(|space| regions(model, space, read)).unwrap_or_default(),
     }
 }
@@ -179,6 +189,7 @@ fn memory(evidence: Evidence, space: &AddressSpace, read: Option<&Residency>) ->
         ([None; 3], None, None)
     };
     let [anon, file, shmem] = by_kind;
+    let kept = read.and_then(|read| free_resident(&read.allocators));
     let resident = anon
         .zip(file)
         .zip(shmem)
@@ -187,8 +198,15 @@ fn memory(evidence: Evidence, space: &AddressSpace, read: Option<&Residency>) ->
         mapped,
         resident,
         resident_by_kind: ResidentByKind { anon, file, shmem },
-        live: resident.map(|resident| resident.saturating_sub(lazy_free.unwrap_or(0))),
-        freed_not_reclaimed: FreedNotReclaimed { total: None, allocator: None, lazy_free },
+        live: resident.map(|resident| {
+            let known = [lazy_free, kept].into_iter().flatten();
+            known.fold(resident, u64::saturating_sub)
+        }),
+        freed_not_reclaimed: FreedNotReclaimed {
+            total: kept.zip(lazy_free).map(|(kept, lazy_free)| kept.saturating_add(lazy_free)),
+            allocator: kept,
+            lazy_free,
+        },
         reserved: mapped.zip(resident).map(|(mapped, resident)| {
             mapped.saturating_sub(resident).saturating_sub(swapped.unwrap_or(0))
         }),
@@ -271,6 +289,10 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 (None, _) => None,
             };
             let lazy_free = known.map(|known| known.lazy_free);
+            let free_resident = read
+                .filter(|_| known.is_some())
+                .and_then(|read| free_in_region(&read.allocators, vma.range.start));
+            let given_up = [lazy_free, free_resident].into_iter().flatten();
             RegionReport {
                 start: format!("{:#x}", vma.range.start),
                 end: format!("{:#x}", vma.range.end),
@@ -279,8 +301,8 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 prot: vma.protection(),
                 mapped: vma.len(),
                 resident,
-                live: resident.map(|resident| resident.saturating_sub(lazy_free.unwrap_or(0))),
-                free_resident: None,
+                live: resident.map(|resident| given_up.fold(resident, u64::saturating_sub)),
+                free_resident,
                 lazy_free,
             }
         })

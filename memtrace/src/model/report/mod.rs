@@ -2,6 +2,7 @@
 //!
 //! Sizes are bytes, times nanoseconds of `CLOCK_BOOTTIME`; an unknown figure is `None`, never 0.
 
+mod allocators;
 mod frames;
 mod left;
 mod memory;
@@ -9,6 +10,7 @@ mod memory;
 use serde::Serialize;
 
 pub use self::{
+    allocators::{AllocatorReport, ArenaReport, Remains},
     frames::{Faults, MadvFree, Remanence, Reuse, Swap, Within, ZeroedByKind},
     left::{KeptByReason, KindReport, LateDelay, PathReport, Reclaimed},
     memory::{FreedNotReclaimed, Memory, ResidentByKind},
@@ -146,6 +148,8 @@ pub struct ProcessReport {
     pub balance: Balance,
     /// What its allocators hold; empty until they are walked.
     pub allocators: Vec<AllocatorReport>,
+    /// Why allocators that it uses could not be walked, each in a sentence.
+    pub unwalked: Vec<String>,
     /// Its regions, the largest first.
     pub regions: Vec<RegionReport>,
 }
@@ -172,13 +176,6 @@ pub struct Balance {
     pub resident: Option<i64>,
     /// What is left over.
     pub unexplained: Option<i64>,
-}
-
-/// What one allocator holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AllocatorReport {
-    /// Its name.
-    pub name: String,
 }
 
 /// One region of the map.

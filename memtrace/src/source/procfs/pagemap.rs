@@ -99,12 +99,8 @@ fn scan(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Res
             return_mask: IS_FILE | IS_PRESENT,
             ..ScanArgument::default()
         };
-        // SAFETY: the argument and the vector that it names live for the whole call.
-        let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut argument) };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        for region in &found[..count as usize] {
+        let count = scan_once(pagemap, &mut argument)?;
+        for region in &found[..count] {
             let here = (region.end - region.start) / PAGE;
             let is_file = region.categories & IS_FILE != 0;
             *(if is_file { &mut pages.file } else { &mut pages.anon }) += here;
@@ -115,6 +111,63 @@ fn scan(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Res
         start = argument.walk_end;
     }
     Ok(())
+}
+
+/// Returns how many regions were found.
+fn scan_once(pagemap: &File, argument: &mut ScanArgument) -> io::Result<usize> {
+    // SAFETY: the argument, and the vector that it names, live for the whole call.
+    let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut *argument) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Returns the addresses of the pages of a range behind which the kernel's zero page is. Before Linux
+/// 6.7 that takes root; without it none is known.
+pub fn zero_pages(pagemap: &File, range: Range<u64>) -> io::Result<Vec<u64>> {
+    let mut zero = Vec::new();
+    let mut found = [PageRegion::default(); 256];
+    let mut start = range.start;
+    while start < range.end {
+        let mut argument = ScanArgument {
+            size: size_of::<ScanArgument>() as u64,
+            start,
+            end: range.end,
+            vec: found.as_mut_ptr() as u64,
+            vec_len: found.len() as u64,
+            category_mask: IS_ZERO,
+            return_mask: IS_ZERO,
+            ..ScanArgument::default()
+        };
+        match scan_once(pagemap, &mut argument) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                return zero_frames(pagemap, range);
+            }
+            count => {
+                let count = count?;
+                for region in &found[..count] {
+                    zero.extend((region.start..region.end).step_by(PAGE as usize));
+                }
+            }
+        }
+        if argument.walk_end <= start {
+            break;
+        }
+        start = argument.walk_end;
+    }
+    Ok(zero)
+}
+
+/// The same by the flags of the frames.
+fn zero_frames(pagemap: &File, range: Range<u64>) -> io::Result<Vec<u64>> {
+    let Ok(flags) = File::open("/proc/kpageflags") else { return Ok(Vec::new()) };
+    let mut zero = Vec::new();
+    each_entry(pagemap, range, |page, entry| {
+        let may_be = entry & (PRESENT | FILE_OR_SHARED) == PRESENT && entry & FRAME != 0;
+        if may_be && flags_of(&flags, entry & FRAME)? & ZERO_PAGE != 0 {
+            zero.push(page * PAGE);
+        }
+        Ok(())
+    })?;
+    Ok(zero)
 }
 
 /// Bits of an entry of `/proc/PID/pagemap`, and `KPF_ZERO_PAGE` of `/proc/kpageflags`.

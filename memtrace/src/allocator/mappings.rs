@@ -1,0 +1,96 @@
+//! The regions of the walked process, for look-ups.
+
+use crate::{model::region_map::flag, source::procfs::Mapping};
+
+/// The regions of a process, ascending.
+#[derive(Clone, Debug, Default)]
+pub struct Mappings(Vec<Mapping>);
+
+impl Mappings {
+    /// Takes what `/proc/PID/maps` says.
+    pub fn new(mut mappings: Vec<Mapping>) -> Self {
+        mappings.sort_by_key(|mapping| mapping.start);
+        Self(mappings)
+    }
+
+    /// Returns all of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Mapping> {
+        self.0.iter()
+    }
+
+    /// Returns the region that holds an address.
+    pub fn at(&self, address: u64) -> Option<&Mapping> {
+        let index = self.0.partition_point(|mapping| mapping.end <= address);
+        self.0.get(index).filter(|mapping| mapping.start <= address)
+    }
+
+    /// Tells whether an allocator may have put chunks here: private and writable.
+    pub fn is_private_writable(&self, address: u64) -> bool {
+        self.at(address).is_some_and(is_private_writable)
+    }
+
+    /// Returns the region that starts where another one ends.
+    pub fn after(&self, mapping: &Mapping) -> Option<&Mapping> {
+        self.at(mapping.end).filter(|next| next.start == mapping.end)
+    }
+
+    /// Returns what `brk` has moved: after a fork the heap may be several regions side by side.
+    pub fn heap(&self) -> Option<std::ops::Range<u64>> {
+        let mut heap = self.0.iter().filter(|mapping| mapping.name == "[heap]");
+        let first = heap.next()?;
+        Some(first.start..heap.fold(first.end, |end, mapping| end.max(mapping.end)))
+    }
+
+    /// Returns the writable data of a file that is mapped: what it holds, and the zeroed memory that
+    /// follows it (`.data` and `.bss`).
+    pub fn data_of(&self, is_wanted: impl Fn(&Mapping) -> bool) -> Vec<std::ops::Range<u64>> {
+        let mut ranges: Vec<std::ops::Range<u64>> = Vec::new();
+        for mapping in self.0.iter().filter(|m| is_private_writable(m) && is_wanted(m)) {
+            let is_bss = |next: &&Mapping| next.name.is_empty() && is_private_writable(next);
+            let end = self.after(mapping).filter(is_bss).map_or(mapping.end, |next| next.end);
+            match ranges.last_mut() {
+                Some(last) if last.end >= mapping.start => last.end = last.end.max(end),
+                _ => ranges.push(mapping.start..end),
+            }
+        }
+        ranges
+    }
+}
+
+/// Tells whether a region is private and writable.
+pub fn is_private_writable(mapping: &Mapping) -> bool {
+    mapping.flags & (flag::WRITE | flag::MAYSHARE) == flag::WRITE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::procfs::parse_smaps;
+
+    const MAPS: &str = "1000-2000 r-xp 00000000 fe:01 7 /lib/libc.so.6\n\
+                        2000-3000 rw-p 00001000 fe:01 7 /lib/libc.so.6\n\
+                        3000-5000 rw-p 00000000 00:00 0\n\
+                        6000-7000 rw-p 00000000 00:00 0 [heap]\n\
+                        7000-9000 rw-p 00000000 00:00 0 [heap]\n\
+                        a000-b000 rw-s 00000000 00:01 9 /dev/zero\n";
+
+    #[test]
+    fn an_address_is_found_in_its_region_only() {
+        let mappings = Mappings::new(parse_smaps(MAPS));
+        assert_eq!(mappings.at(0x4fff).map(|m| m.start), Some(0x3000));
+        assert_eq!(mappings.at(0x5000), None);
+        assert!(mappings.is_private_writable(0x2000));
+        assert!(!mappings.is_private_writable(0x1000) && !mappings.is_private_writable(0xa000));
+    }
+
+    #[test]
+    fn data_goes_on_in_the_zeroed_memory_behind_it() {
+        let mappings = Mappings::new(parse_smaps(MAPS));
+        assert_eq!(mappings.data_of(|m| m.path() == "/lib/libc.so.6"), [0x2000..0x5000]);
+    }
+
+    #[test]
+    fn the_heap_may_be_several_regions() {
+        assert_eq!(Mappings::new(parse_smaps(MAPS)).heap(), Some(0x6000..0x9000));
+    }
+}

@@ -1,0 +1,66 @@
+//! A piece of the walked memory, moved along as the walk goes: nothing of it is kept.
+
+use std::{io, ops::Range};
+
+use super::{
+    memory::{ReadMemory, word},
+    pages::Pages,
+};
+use crate::model::region_map::PAGE;
+
+/// Bytes that are read at once.
+const WINDOW: u64 = 1 << 20;
+/// Bytes behind an address that [`Window::reaches`] makes readable.
+pub const AHEAD: u64 = 32;
+
+/// A window on the memory of a process.
+#[derive(Debug)]
+pub struct Window {
+    /// Nothing outside of it is read: whole pages.
+    limits: Range<u64>,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// Nothing is read yet.
+    pub fn new(limits: Range<u64>) -> Self {
+        Self { limits, start: 0, bytes: Vec::new() }
+    }
+
+    /// Makes `address` and the next [`AHEAD`] bytes readable, what is not there as zeros; false when
+    /// they lie outside the limits.
+    pub fn reaches<M: ReadMemory>(
+        &mut self,
+        pages: &mut Pages<'_, M>,
+        address: u64,
+    ) -> io::Result<bool> {
+        if self.holds(address) {
+            return Ok(true);
+        }
+        if address < self.limits.start || address.saturating_add(AHEAD) > self.limits.end {
+            return Ok(false);
+        }
+        self.load(pages, address)?;
+        Ok(true)
+    }
+
+    /// Tells whether an address and the next [`AHEAD`] bytes are in the window as it stands.
+    pub fn holds(&self, address: u64) -> bool {
+        address >= self.start && address + AHEAD <= self.start + self.bytes.len() as u64
+    }
+
+    /// Returns a word in the window; 0 outside of it.
+    pub fn word(&self, address: u64) -> u64 {
+        let at = address.wrapping_sub(self.start) as usize;
+        self.bytes.get(at..at.saturating_add(8)).map_or(0, word)
+    }
+
+    #[cold]
+    fn load<M: ReadMemory>(&mut self, pages: &mut Pages<'_, M>, address: u64) -> io::Result<()> {
+        self.start = address & !(PAGE - 1);
+        let end = (self.start + WINDOW + PAGE).min(self.limits.end);
+        self.bytes.resize((end - self.start) as usize, 0);
+        pages.read(self.start, &mut self.bytes)
+    }
+}

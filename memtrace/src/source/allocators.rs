@@ -1,0 +1,70 @@
+//! Walks the heaps of a running process: which allocators there are, and what each holds.
+
+use std::{fs::File, io};
+
+use super::{
+    process_memory::ProcessMemory,
+    procfs::{self, Mapping, memory_dir},
+};
+use crate::allocator::{
+    glibc,
+    mappings::Mappings,
+    walked::{Unwalked, Walked},
+};
+
+/// What was found in a process.
+#[derive(Debug, Default)]
+pub struct Allocators {
+    /// Those that were walked.
+    pub walked: Vec<Walked>,
+    /// Why others were not, that are in use.
+    pub unwalked: Vec<Unwalked>,
+}
+
+/// Walks every allocator of a process, as it is or stopped.
+///
+/// Errors: it is gone, or may not be looked at.
+pub fn walk(tgid: u32, exe: Option<&str>, is_stopped: bool) -> io::Result<Allocators> {
+    let memory = ProcessMemory::open(tgid)?;
+    let mappings = Mappings::new(procfs::maps(tgid)?);
+    let libc = mappings.iter().find(|mapping| glibc::is_libc(mapping.path()));
+    let minor = libc.and_then(|libc| {
+        let file = mapped_file(tgid, libc).and_then(read_mapped).ok()?;
+        glibc::minor_version(&file)
+    });
+    let about = glibc::About { exe, minor, is_stopped };
+    let mut found = Allocators::default();
+    found.add(glibc::walk(&memory, &mappings, &about));
+    // What was read while a program replaced itself, or ended, is of neither.
+    let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
+    if !memory.is_the_same(first) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(found)
+}
+
+impl Allocators {
+    fn add(&mut self, result: Result<Walked, Unwalked>) {
+        match result {
+            Ok(walked) => self.walked.push(walked),
+            Err(Unwalked::NotUsed(_)) => {}
+            Err(unwalked) => self.unwalked.push(unwalked),
+        }
+    }
+}
+
+/// Opens the file behind a mapping, also when it was deleted or lies in another mount namespace.
+fn mapped_file(tgid: u32, mapping: &Mapping) -> io::Result<File> {
+    let &Mapping { start, end, .. } = mapping;
+    File::open(format!("/proc/{tgid}/map_files/{start:x}-{end:x}"))
+        .or_else(|_| File::open(format!("{}/root{}", memory_dir(tgid), mapping.path())))
+}
+
+/// Reads a file of a size that a library may have.
+fn read_mapped(file: File) -> io::Result<Vec<u8>> {
+    /// The largest glibc has 3 MB.
+    const MOST: u64 = 64 << 20;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MOST), &mut bytes)?;
+    Ok(bytes)
+}
