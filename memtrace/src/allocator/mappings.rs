@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn data_goes_on_in_the_zeroed_memory_behind_it() {
         let mappings = Mappings::new(parse_smaps(MAPS));
-        assert_eq!(mappings.data_of(|m| m.path() == "/lib/libc.so.6"), [0x2000..0x5000]);
+        assert_eq!(mappings.data_of(|m| m.path() == "/lib/libc.so.6"), vec![0x2000..0x5000]);
     }
 
     #[test]

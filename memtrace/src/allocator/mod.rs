@@ -5,6 +5,7 @@
 //! follows no pointer without bounds, reads no page that is not resident, and keeps no contents.
 
 pub mod glibc;
+pub mod image;
 pub mod mappings;
 pub mod memory;
 pub mod pages;

@@ -114,10 +114,7 @@ pub(super) fn check_privileges() -> Result<(), Failure> {
 /// Checks that an executable is one whose system calls the probes know. What cannot be read is left
 /// to whoever starts it.
 pub(super) fn check_executable(path: &std::path::Path) -> Result<(), Failure> {
-    let mut head = [0; 5];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    // `EI_CLASS` of an ELF file: 1 is 32 bits (elf(5)).
-    if read.is_ok() && head == *b"\x7fELF\x01" {
+    if is_32_bit(path) {
         return Err(Failure::new(
             Failure::FAILED,
             anyhow::anyhow!("{} is a 32-bit program", path.display()),
@@ -125,6 +122,14 @@ pub(super) fn check_executable(path: &std::path::Path) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Tells whether an executable is a 32-bit one. What cannot be read is not.
+pub(super) fn is_32_bit(path: &std::path::Path) -> bool {
+    let mut head = [0; 5];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    // `EI_CLASS` of an ELF file: 1 is 32 bits (elf(5)).
+    read.is_ok() && head == *b"\x7fELF\x01"
 }
 
 const fn privileges() -> &'static str {

@@ -5,35 +5,104 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result};
 use memtrace_common::Event;
 
-use super::tracer::{now_ns, surroundings};
+use super::{
+    failure::is_32_bit,
+    tracer::{now_ns, surroundings},
+};
 use crate::{
-    model::{Model, build, report::Report},
-    source::procfs::{self, Found, Regions},
+    allocator::walked::Walked,
+    model::{
+        Model, build,
+        report::{Evidence, Report},
+    },
+    source::{
+        allocators::{self, Allocators},
+        procfs::{self, Regions},
+        stopped::Stopped,
+    },
 };
 
 /// A process as it was read.
 pub(super) struct Look {
     pid: u32,
-    found: Found,
+    found: procfs::Found,
     /// Its regions, what is resident in them, and what its allocators hold.
     pub(super) regions: Regions,
 }
 
 impl Look {
     /// Reads the regions of a process.
-    pub(super) fn at(pid: u32, found: Found) -> io::Result<Self> {
+    pub(super) fn at(pid: u32, found: procfs::Found) -> io::Result<Self> {
         Ok(Self { pid, found, regions: procfs::regions(pid)? })
     }
 
-    /// Returns its executable.
-    pub(super) fn exe(&self) -> Option<&str> {
-        self.found.exe.as_deref()
+    /// Walks its allocators; when `exact`, while it stands still.
+    ///
+    /// Errors: it is gone. What else goes wrong is part of the report.
+    pub(super) fn walk(&mut self, exact: bool) -> io::Result<()> {
+        let Found { walked, unwalked } = walk_allocators(self.pid, exact)?;
+        let residency = &mut self.regions.residency;
+        (residency.allocators, residency.unwalked) = (walked, unwalked);
+        Ok(())
     }
+}
+
+/// What the allocators of a process hold, and why that is not known of others, in sentences.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) walked: Vec<Walked>,
+    pub(super) unwalked: Vec<String>,
+}
+
+/// Walks the allocators of a process; when `exact`, while it stands still.
+///
+/// Errors: it is gone. What else goes wrong is part of what was found.
+pub(super) fn walk_allocators(pid: u32, exact: bool) -> io::Result<Found> {
+    let not_walked = |why: &str| Found {
+        unwalked: vec![format!("its heap was not walked: {why}")],
+        ..Found::default()
+    };
+    if is_32_bit((procfs::memory_dir(pid) + "/exe").as_ref()) {
+        return Ok(not_walked("it is a 32-bit program"));
+    }
+    let walked = if exact {
+        walk_stopped(pid)
+    } else {
+        allocators::walk(pid, false).map_err(anyhow::Error::from)
+    };
+    match walked {
+        Ok(Allocators { walked, unwalked }) => {
+            let unwalked = unwalked.iter().map(ToString::to_string).collect();
+            Ok(Found { walked, unwalked })
+        }
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) if procfs::is_gone(&error) => Err(error),
+            Ok(error) => Ok(not_walked(&error.to_string())),
+            Err(error) => Ok(not_walked(&format!("{error:#}"))),
+        },
+    }
+}
+
+/// Walks while the process stands still, and no arena is locked.
+fn walk_stopped(pid: u32) -> Result<Allocators> {
+    /// Times that it is stopped again since an arena was locked when it stood still.
+    const MOST_STOPS: usize = 20;
+    let mut found = Allocators::default();
+    for _ in 0..MOST_STOPS {
+        let stopped = Stopped::new(pid)?;
+        found = allocators::walk(pid, true)?;
+        drop(stopped);
+        if found.walked.iter().all(|walked| walked.locked == 0) {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the report about processes that were looked at.
 pub(super) fn report(looks: Vec<Look>) -> Result<Report> {
-    let mut model = Model::default();
+    // Nothing is followed: what needs that is not known.
+    let mut model = Model::new(Evidence::Args);
     let mut residency = HashMap::new();
     for Look { pid, found, regions } in looks {
         let mut seed = procfs::seed(pid, &found.stat, &regions.residency);

@@ -12,11 +12,7 @@ use super::{
     look::{self, Look},
     output::{Output, Stream},
 };
-use crate::source::{
-    allocators::{self, Allocators},
-    procfs::{self, Found},
-    stopped::Stopped,
-};
+use crate::source::procfs::{self, Found};
 
 /// Says of running processes how much of their memory is live, and how much is free but still held.
 #[derive(Debug, Args)]
@@ -68,39 +64,8 @@ impl Report {
     fn look(&self, pid: u32, found: Found) -> Result<Look> {
         let mut look =
             Look::at(pid, found).with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
-        let walked = match self.walk(pid, look.exe()) {
-            Ok(Allocators { walked, unwalked }) => {
-                look.regions.residency.allocators = walked;
-                unwalked.iter().map(ToString::to_string).collect()
-            }
-            Err(error) if error.chain().any(is_gone) => return Err(error),
-            // What the kernel says of it stands.
-            Err(error) => vec![format!("its heaps could not be walked: {error:#}")],
-        };
-        look.regions.residency.unwalked = walked;
+        look.walk(self.exact)?;
         Ok(look)
-    }
-
-    fn walk(&self, pid: u32, exe: Option<&str>) -> Result<Allocators> {
-        /// Times that a process is stopped again since an arena was locked when it stood still.
-        const MOST_STOPS: usize = 20;
-        let walk = |is_stopped| {
-            allocators::walk(pid, exe, is_stopped)
-                .with_context(|| format!("cannot read the memory of process {pid}"))
-        };
-        if !self.exact {
-            return walk(false);
-        }
-        let mut found = Allocators::default();
-        for _ in 0..MOST_STOPS {
-            let stopped = Stopped::new(pid)?;
-            found = walk(true)?;
-            drop(stopped);
-            if found.walked.iter().all(|walked| walked.locked == 0) {
-                break;
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -18,7 +18,11 @@ use nix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Common, EventKind, Format, Tracing, status::Status};
+use super::{
+    Common, EventKind, Format, Tracing,
+    look::{Found, walk_allocators},
+    status::Status,
+};
 use crate::{
     follow::Follower,
     model::{
@@ -248,7 +252,10 @@ pub(super) fn trim() {
 
 /// Reads what a process has resident, and what holds frames that it gave up.
 fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
+    // What is resident comes last: the books are read right after it.
+    let Found { walked, unwalked } = walk_allocators(tgid, false)?;
     let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
+    (residency.allocators, residency.unwalked) = (walked, unwalked);
     let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));
     if let Some(space) = space {
         let advised: Vec<Range<u64>> = space.advised().collect();

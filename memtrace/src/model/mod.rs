@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod change;
+pub mod findings;
 mod life;
 pub mod machine;
 pub mod process;

@@ -24,7 +24,7 @@ pub struct Allocators {
 /// Walks every allocator of a process, as it is or stopped.
 ///
 /// Errors: it is gone, or may not be looked at.
-pub fn walk(tgid: u32, exe: Option<&str>, is_stopped: bool) -> io::Result<Allocators> {
+pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     let memory = ProcessMemory::open(tgid)?;
     let mappings = Mappings::new(procfs::maps(tgid)?);
     let libc = mappings.iter().find(|mapping| glibc::is_libc(mapping.path()));
@@ -32,6 +32,9 @@ pub fn walk(tgid: u32, exe: Option<&str>, is_stopped: bool) -> io::Result<Alloca
         let file = mapped_file(tgid, libc).and_then(read_mapped).ok()?;
         glibc::minor_version(&file)
     });
+    let exe = std::fs::read_link(memory_dir(tgid) + "/exe").ok();
+    let exe = exe.map(|path| path.to_string_lossy().into_owned());
+    let exe = exe.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
     let about = glibc::About { exe, minor, is_stopped };
     let mut found = Allocators::default();
     found.add(glibc::walk(&memory, &mappings, &about));

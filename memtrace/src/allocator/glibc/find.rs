@@ -183,7 +183,7 @@ fn judge(
         (1, (count == 0) == (bytes == 0)),
         (2, lists == 64 || lists == 76),
         (1, cached > 0 && cached <= 65535),
-        (1, threshold >= 4096 && threshold < 1 << 40),
+        (1, (4096..1 << 40).contains(&threshold)),
         (2, tests == 8 || tests == 2),
         (2, in_heap),
     ];

@@ -106,7 +106,7 @@ impl Marks {
         let fits = size <= MAX_CACHED || !layout.cache.counts_entries;
         words[1] != 0
             && fits
-            && layout.link(chunk + 16, words[0]) % ALIGN == 0
+            && layout.link(chunk + 16, words[0]).is_multiple_of(ALIGN)
             && self.keys.binary_search(&words[1]).is_ok()
     }
 
@@ -127,7 +127,7 @@ impl Marks {
             return fast.binary_search(&chunk).ok().map(|_| 0);
         }
         let next = layout.link(chunk + 16, word);
-        (next == 0 || next % ALIGN == 0 && bounds.contains(&next)).then_some(next)
+        (next == 0 || next.is_multiple_of(ALIGN) && bounds.contains(&next)).then_some(next)
     }
 }
 

@@ -197,3 +197,6 @@ fn sum(
         walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
     walked
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
         if is_fence || size == 0 && is_last {
             return place.fencepost(chunk);
         }
-        if size < MIN_CHUNK || size % ALIGN != 0 || next > end - ALIGN {
+        if size < MIN_CHUNK || !size.is_multiple_of(ALIGN) || next > end - ALIGN {
             return place.resync(chunk);
         }
         let words = [place.window.word(chunk + 16), place.window.word(chunk + 24)];
@@ -340,7 +340,7 @@ impl<M: ReadMemory> Place<'_, '_, M> {
             if chunk == self.arena.top {
                 return size >= MIN_CHUNK;
             }
-            let fits = size >= MIN_CHUNK && size % ALIGN == 0 && size <= HEAP_MAX;
+            let fits = size >= MIN_CHUNK && size.is_multiple_of(ALIGN) && size <= HEAP_MAX;
             if !fits || head & (IS_MAPPED | NON_MAIN) != wanted {
                 return false;
             }

@@ -15,6 +15,7 @@ use self::{
 };
 use super::{
     Model,
+    findings::findings,
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
@@ -130,7 +131,7 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
         .map(|&id| model.space(id))
         .collect();
     let last = process.space().map(|id| model.space(id));
-    ProcessReport {
+    let mut report = ProcessReport {
         tgid: process.tgid,
         start_time: process.start_ns,
         comm: process.comm.clone(),
@@ -153,8 +154,11 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
             .map(|read| read.allocators.iter().map(allocator).collect())
             .unwrap_or_default(),
         unwalked: read.map(|read| read.unwalked.clone()).unwrap_or_default(),
+        findings: Vec::new(),
         regions: last.map(|space| regions(model, space, read)).unwrap_or_default(),
-    }
+    };
+    report.findings = findings(&report);
+    report
 }
 
 const fn bytes(pages: u64) -> u64 {

@@ -116,7 +116,7 @@ pub struct ProbeReport {
 }
 
 /// One process.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ProcessReport {
     /// What users call its PID.
     pub tgid: u32,
@@ -150,6 +150,8 @@ pub struct ProcessReport {
     pub allocators: Vec<AllocatorReport>,
     /// Why allocators that it uses could not be walked, each in a sentence.
     pub unwalked: Vec<String>,
+    /// What is worth doing about what it holds, the most bytes first.
+    pub findings: Vec<Finding>,
     /// Its regions, the largest first.
     pub regions: Vec<RegionReport>,
 }
@@ -176,6 +178,21 @@ pub struct Balance {
     pub resident: Option<i64>,
     /// What is left over.
     pub unexplained: Option<i64>,
+}
+
+/// Something worth doing about what a process holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is, in one word.
+    pub id: &'static str,
+    /// The memory that it is about.
+    pub bytes: u64,
+    /// What was found.
+    pub summary: String,
+    /// What it rests on.
+    pub evidence: String,
+    /// What to try.
+    pub advice: String,
 }
 
 /// One region of the map.

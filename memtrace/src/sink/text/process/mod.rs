@@ -1,5 +1,6 @@
 //! One process: the answer in a sentence, what to know about it, then the tables.
 
+mod allocators;
 mod sentence;
 
 use memtrace_common::Path;
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     model::report::{
-        Balance, Evidence, Faults, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
+        Balance, Evidence, Faults, Finding, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
         RegionReport, Remanence, Reuse, Swap, ZeroedByKind,
     },
     sink::{known, known_as, known_number, printable, signed_size, size},
@@ -36,6 +37,11 @@ pub(super) fn render(
     for note in notes(process) {
         style.paragraph(out, Some(Ink::Yellow), 4, &format!("  {note}"));
     }
+    for Finding { id, bytes, summary, evidence, advice } in &process.findings {
+        let finding = format!("  {id}: {} – {summary} ({evidence})", size(*bytes));
+        style.paragraph(out, Some(Ink::Yellow), 4, &finding);
+        style.paragraph(out, None, 9, &format!("    try: {advice}"));
+    }
     if let Some(exe) = &process.exe {
         let exe = printable(exe);
         let room = if style.width == 0 { usize::MAX } else { style.width.saturating_sub(2) };
@@ -46,6 +52,7 @@ pub(super) fn render(
     if traced != Some(Evidence::Args) || process.memory.mapped.is_some() {
         memory(out, process, style);
     }
+    allocators::allocators(out, process, style);
     paths(out, process, style);
     sums(out, process, traced, style);
     regions(out, process, style);
@@ -168,7 +175,9 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
             kinds.iter().map(|(kind, left)| format!("{kind} {}", size(left.zapped))).collect();
         line(&format!("regions    {}: detached by calls", kinds.join(", ")));
     }
-    line(&format!("faults     {}", faults(&process.faults)));
+    if traced.is_some() {
+        line(&format!("faults     {}", faults(&process.faults)));
+    }
     let MadvFree { now, used_again, taken } = process.madv_free;
     if path(process, Path::Free).is_some() && now.or(used_again).or(taken).is_some() {
         let [now, again, taken] = [now, used_again, taken].map(known);
@@ -192,11 +201,6 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
         line(&format!(
             "balance    in {came} = resident {resident} + out {out} + unexplained {unexplained}"
         ));
-    }
-    if !process.allocators.is_empty() {
-        let names: Vec<String> =
-            process.allocators.iter().map(|allocator| printable(&allocator.name)).collect();
-        line(&format!("allocator  {}", names.join(", ")));
     }
 }
 
@@ -261,7 +265,9 @@ fn regions(out: &mut String, process: &ProcessReport, style: Style) {
     if regions.is_empty() {
         return;
     }
-    out.push('\n');
+    if !out.ends_with("\n\n") {
+        out.push('\n');
+    }
     let (listed, more) = regions.split_at(regions.len().min(REGIONS));
     region_table(out, "largest regions", listed, style);
     if !more.is_empty() {

@@ -133,7 +133,14 @@ fn held(process: &ProcessReport) -> String {
         }
         _ => String::new(),
     };
-    format!("{} {is} resident{now}{freed}", size(*resident))
+    let trimmable: Vec<u64> = process.allocators.iter().filter_map(|a| a.trimmable).collect();
+    let trim = match (total(trimmable.iter().copied()), trimmable.is_empty()) {
+        (_, true) => String::new(),
+        (0, false) => "; a trim would give none of it back".to_owned(),
+        (bytes, false) => format!("; a trim would give {} back", size(bytes)),
+    };
+    let trim = if freed.is_empty() { String::new() } else { trim };
+    format!("{} {is} resident{now}{freed}{trim}", size(*resident))
 }
 
 /// Returns what a reader has to know to take the sentence right.
@@ -147,6 +154,7 @@ pub(super) fn notes(process: &ProcessReport) -> Vec<String> {
         let kept = size(kept);
         notes.push(format!("kept elsewhere: {kept} left this process without being freed: {why}"));
     }
+    notes.extend(process.unwalked.iter().map(|why| printable(why)));
     let Balance { r#in, unexplained, .. } = process.balance;
     if let (Some(came), Some(rest)) = (r#in, unexplained) {
         // Up to a hundredth, the balance line says it.

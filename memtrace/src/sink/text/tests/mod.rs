@@ -5,9 +5,9 @@ mod whole;
 
 use super::*;
 use crate::model::report::{
-    AllocatorReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason, LateDelay,
-    MadvFree, Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, ResidentByKind,
-    SCHEMA, Swap, ZeroedByKind,
+    AllocatorReport, ArenaReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason,
+    LateDelay, MadvFree, Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, Remains,
+    ResidentByKind, SCHEMA, Swap, ZeroedByKind,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };
@@ -62,7 +62,45 @@ fn blank(state: &'static str) -> ProcessReport {
         faults: Faults::default(),
         balance: Balance::default(),
         allocators: vec![],
+        unwalked: vec![],
+        findings: vec![],
         regions: vec![],
+    }
+}
+
+/// What a glibc holds in two arenas.
+fn glibc() -> AllocatorReport {
+    let arena = |address: &str, free: u64, trimmable| ArenaReport {
+        address: address.into(),
+        system: 64 * MIB,
+        free,
+        free_resident: Some(free),
+        trimmable: Some(trimmable),
+        threads: Some(1),
+    };
+    AllocatorReport {
+        name: "glibc",
+        version: Some("2.41".into()),
+        evidence: "walked",
+        system: 128 * MIB,
+        in_use: 78 * MIB - KIB,
+        free: [("bins", 40 * MIB), ("tcache", 2 * MIB), ("top", 8 * MIB)].into(),
+        unknown: KIB,
+        resyncs: 1,
+        locked: 0,
+        free_resident: Some(50 * MIB),
+        trimmable: Some(30 * MIB),
+        remains: Some(Remains {
+            partly_used: 10 * MIB,
+            other_tops: 8 * MIB,
+            cached: 2 * MIB,
+            ..Remains::default()
+        }),
+        settings: [("mmap_threshold", 128 * KIB)].into(),
+        arenas: vec![
+            arena("0x7f12a0000c80", 10 * MIB, 0),
+            arena("0x7f1298000030", 40 * MIB, 30 * MIB),
+        ],
     }
 }
 

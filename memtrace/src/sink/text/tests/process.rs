@@ -152,7 +152,7 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
     let mut process = ProcessReport {
         tgid: 99,
         comm: "nginx".into(),
-        allocators: vec![AllocatorReport { name: "glibc 2.41".into() }],
+        allocators: vec![glibc()],
         ..blank("running")
     };
     process.memory.resident = Some(80 * MIB);
@@ -167,7 +167,8 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
     }];
     assert_snapshot!(render(&report(vec![process]), PLAIN), @"
     nginx (pid 99) is running: since tracing began 8.0 MiB have been given back by pressure; 80.0 MiB
-        are resident now, 50.0 MiB of them freed by the program but not reclaimed
+        are resident now, 50.0 MiB of them freed by the program but not reclaimed; a trim would give
+        30.0 MiB back
 
       memory now
         mapped                       –
@@ -177,6 +178,16 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
         reserved                     –
         swapped                      –
 
+      allocator     from kernel    in use      free  resident  trimmable
+        glibc 2.41    128.0 MiB  78.0 MiB  50.0 MiB  50.0 MiB   30.0 MiB
+        free     bins 40.0 MiB, top 8.0 MiB, tcache 2.0 MiB
+        stays    after a trim: 10.0 MiB on pages that are partly in use, 8.0 MiB at the top of arenas
+                 that a trim does not touch, 2.0 MiB on pages that only thread caches keep
+        unknown  1.0 KiB in 1 place: they changed while they were read, or are damaged
+        2 arenas          from kernel      free  resident  trimmable  threads
+          0x7f1298000030     64.0 MiB  40.0 MiB  40.0 MiB   30.0 MiB        1
+          0x7f12a0000c80     64.0 MiB  10.0 MiB  10.0 MiB        0 B        1
+
       left by      calls  requested   zapped    freed  late  kept elsewhere
         MADV_FREE      4   16.0 MiB      0 B      0 B   0 B             0 B
         pressure       2        0 B  8.0 MiB  8.0 MiB   0 B             0 B
@@ -185,7 +196,6 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
       asked for  0 B in 0 calls; at most 0 B were mapped at once
       faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
-      allocator  glibc 2.41
 
       largest regions      mapped  resident      live      free  prot  kind  name
         0x555500000000  160.0 MiB  80.0 MiB  30.0 MiB  50.0 MiB  rw-p  heap  [heap]

@@ -20,7 +20,6 @@ fn one_look_says_nothing_of_what_was_given_back() {
         reserved                     –
         swapped                      –
 
-      faults     – minor, – major
 
     one look, not traced; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");
@@ -105,12 +104,14 @@ fn hostile_names_are_shown_and_do_nothing() {
     process.comm = "\x1b[2J\nroot".into();
     process.exe = Some("/tmp/\u{202e}gpj.exe\r".into());
     process.regions = vec![region(0x1000, MIB, "file", Some("a\u{2066}\tb\\\u{9b}31m"))];
-    process.allocators = vec![AllocatorReport { name: "\x07".into() }];
+    process.allocators = vec![AllocatorReport { version: Some("\x07".into()), ..glibc() }];
+    process.unwalked = vec!["\x1b[1m".into()];
     let text = render(&report(vec![process]), PLAIN);
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     assert_snapshot!(text, @r"
     \u{1b}[2J\nroot (pid 1), whose end was not seen: nothing had been given back; what is resident is
         not known
+      \u{1b}[1m
       /tmp/\u{202e}gpj.exe\r
 
       memory when last seen
@@ -121,10 +122,19 @@ fn hostile_names_are_shown_and_do_nothing() {
         reserved              –
         swapped               –
 
+      allocator      from kernel    in use      free  resident  trimmable
+        glibc \u{7}    128.0 MiB  78.0 MiB  50.0 MiB  50.0 MiB   30.0 MiB
+        free     bins 40.0 MiB, top 8.0 MiB, tcache 2.0 MiB
+        stays    after a trim: 10.0 MiB on pages that are partly in use, 8.0 MiB at the top of arenas
+                 that a trim does not touch, 2.0 MiB on pages that only thread caches keep
+        unknown  1.0 KiB in 1 place: they changed while they were read, or are damaged
+        2 arenas          from kernel      free  resident  trimmable  threads
+          0x7f1298000030     64.0 MiB  40.0 MiB  40.0 MiB   30.0 MiB        1
+          0x7f12a0000c80     64.0 MiB  10.0 MiB  10.0 MiB        0 B        1
+
       asked for  0 B in 0 calls; at most 0 B were mapped at once
       faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
-      allocator  \u{7}
 
       largest regions   mapped  resident  prot  kind  name
         0x1000         1.0 MiB         –  rw-p  file  a\u{2066}\tb\\\u{9b}31m
