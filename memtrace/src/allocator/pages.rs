@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, ops::Range};
 
 use super::{
     mappings::Mappings,
-    memory::{PageState, Piece, ReadMemory},
+    memory::{PageState, Piece, ReadMemory, pages_of, word as memory_word},
 };
 use crate::model::region_map::PAGE;
 
@@ -12,15 +12,19 @@ use crate::model::region_map::PAGE;
 const BLOCK_PAGES: u64 = 16384;
 const BLOCK: u64 = BLOCK_PAGES * PAGE;
 
-/// What is behind the pages of a process. Keeps two blocks of them, whatever is asked for.
+/// Blocks that are kept: 1 MiB of states, for 4 GiB of memory.
+const MOST_BLOCKS: usize = 64;
+
+/// What is behind the pages of a process. Keeps a bounded number of answers, whatever is asked for.
+#[derive(Debug)]
 pub struct Pages<'a, M> {
     memory: &'a M,
-    blocks: [Block; 2],
+    blocks: Vec<Block>,
     /// Which of them was used last.
     last: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Block {
     /// Number of the block, plus one.
     tag: u64,
@@ -30,7 +34,7 @@ struct Block {
 impl<'a, M: ReadMemory> Pages<'a, M> {
     /// Nothing is looked up yet.
     pub fn new(memory: &'a M) -> Self {
-        Self { memory, blocks: Default::default(), last: 0 }
+        Self { memory, blocks: vec![Block::default()], last: 0 }
     }
 
     /// Returns what is behind the page of an address.
@@ -68,6 +72,35 @@ impl<'a, M: ReadMemory> Pages<'a, M> {
         Ok(frames)
     }
 
+    /// Reads words that begin at each of some addresses; `None` where they are not there to be read.
+    pub fn words<const N: usize>(
+        &mut self,
+        addresses: &[u64],
+    ) -> io::Result<Vec<Option<[u64; N]>>> {
+        let mut bytes = vec![0; addresses.len() * N * 8];
+        let mut is_there = Vec::with_capacity(addresses.len());
+        for &address in addresses {
+            let range = pages_of(address..address.saturating_add(N as u64 * 8));
+            let mut all = true;
+            self.each(range, |_, state| all &= state.is_readable())?;
+            is_there.push(all);
+        }
+        let parts = addresses.iter().zip(bytes.chunks_exact_mut(N * 8)).zip(&is_there);
+        let mut pieces: Vec<Piece<'_>> = parts
+            .filter(|(_, is_there)| **is_there)
+            .map(|((&address, into), _)| Piece { address, into })
+            .collect();
+        self.memory.read(&mut pieces)?;
+        let words = bytes.chunks_exact(N * 8).map(|bytes| {
+            let mut words = [0; N];
+            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = memory_word(bytes);
+            }
+            words
+        });
+        Ok(words.zip(is_there).map(|(words, is_there)| is_there.then_some(words)).collect())
+    }
+
     /// Reads from `start`, the first byte of a page, on. What is not there to be read becomes zeros.
     pub fn read(&mut self, start: u64, into: &mut [u8]) -> io::Result<()> {
         // Runs of pages that are there to be read, and of others.
@@ -97,17 +130,28 @@ impl<'a, M: ReadMemory> Pages<'a, M> {
     fn block(&mut self, number: u64) -> io::Result<&[PageState]> {
         let tag = number + 1;
         if self.blocks[self.last].tag != tag {
-            self.last = 1 - self.last;
-            let block = &mut self.blocks[self.last];
-            if block.tag != tag {
-                block.tag = 0;
-                block.states.clear();
-                block.states.resize(BLOCK_PAGES as usize, PageState::Absent);
-                self.memory.pages(number * BLOCK, &mut block.states)?;
-                block.tag = tag;
-            }
+            self.last = match self.blocks.iter().position(|block| block.tag == tag) {
+                Some(known) => known,
+                None => self.load(tag)?,
+            };
         }
         Ok(&self.blocks[self.last].states)
+    }
+
+    /// Looks a block up, in place of the oldest one. Returns where it is.
+    #[cold]
+    fn load(&mut self, tag: u64) -> io::Result<usize> {
+        let at = (self.last + 1) % MOST_BLOCKS;
+        if at == self.blocks.len() {
+            self.blocks.push(Block::default());
+        }
+        let block = &mut self.blocks[at];
+        block.tag = 0;
+        block.states.clear();
+        block.states.resize(BLOCK_PAGES as usize, PageState::Absent);
+        self.memory.pages((tag - 1) * BLOCK, &mut block.states)?;
+        block.tag = tag;
+        Ok(at)
     }
 }
 

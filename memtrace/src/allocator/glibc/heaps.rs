@@ -50,6 +50,8 @@ pub(super) struct Heap {
     pub(super) range: Range<u64>,
     /// Its first chunk.
     pub(super) first: u64,
+    /// Bytes of the arena before it: its own books, or what aligns the chunk.
+    pub(super) before: u64,
 }
 
 /// How a piece of memory came to an arena.
@@ -133,6 +135,7 @@ fn of_main(
             kind: HeapKind::Brk,
             range,
             first: base.next_multiple_of(ALIGN),
+            before: base.next_multiple_of(ALIGN) - base,
         });
     }
     if main.is_split || brk.is_none_or(|brk| !brk.contains(&main.top)) {
@@ -146,6 +149,7 @@ fn of_main(
             arena: 0,
             kind: HeapKind::Mapped,
             first: range.start,
+            before: 0,
             range,
         }));
     }
@@ -167,12 +171,12 @@ fn of_thread<M: ReadMemory>(
     let mut start = arena.top & !(most - 1);
     while start != 0 && seen.insert(start) && seen.len() < MOST {
         let Some(words) = memory.words(start, 3)? else { break };
-        let &[owner, before, size] = words.as_slice() else { break };
+        let &[owner, previous, size] = words.as_slice() else { break };
         let fits = size > 0 && size <= most && size % PAGE == 0;
         if owner != arena.start || !fits || !mappings.is_private_writable(start) {
             break;
         }
-        let first = match before {
+        let first = match previous {
             0 => (arena.start + layout.bins_at + END).next_multiple_of(ALIGN),
             _ => start + layout.heap_head,
         };
@@ -180,8 +184,9 @@ fn of_thread<M: ReadMemory>(
         if !range.contains(&first) {
             break;
         }
-        heaps.push(Heap { arena: index, kind: HeapKind::Other, range, first });
-        start = before;
+        let own = first - start;
+        heaps.push(Heap { arena: index, kind: HeapKind::Other, range, first, before: own });
+        start = previous;
     }
     Ok(())
 }

@@ -4,13 +4,12 @@
 use std::{collections::HashSet, io};
 
 use super::{
+    fast::Fast,
     heaps::{Arena, Heap},
     layout::{ALIGN, FLAGS, Layout, MAX_FAST, MIN_CHUNK},
 };
 use crate::allocator::{mappings::Mappings, memory::ReadMemory};
 
-/// Entries of fastbins that are kept at most.
-const MOST_FAST: usize = 1 << 20;
 /// Largest chunk of a thread cache before 2.42.
 const MAX_CACHED: u64 = 0x410;
 
@@ -21,8 +20,8 @@ pub(super) struct Marks {
     keys: Vec<u64>,
     /// Caches that were found, by their address.
     caches: HashSet<u64>,
-    /// Chunks of fastbins, ascending, where their contents alone do not tell them.
-    fast: Option<Vec<u64>>,
+    /// Chunks of fastbins, where their contents alone do not tell them.
+    fast: Option<Fast>,
 }
 
 impl Marks {
@@ -44,7 +43,7 @@ impl Marks {
             }
         }
         if !layout.mangled && layout.fastbins_at().is_some() {
-            marks.follow_fastbins(memory, layout, arenas)?;
+            marks.follow_fastbins(memory, layout, arenas, heaps)?;
         }
         Ok(marks)
     }
@@ -73,32 +72,15 @@ impl Marks {
         memory: &M,
         layout: Layout,
         arenas: &[Arena],
+        heaps: &[Heap],
     ) -> io::Result<()> {
-        let mut found = HashSet::new();
-        for arena in arenas {
-            for (list, &head) in arena.fastbins.iter().enumerate() {
-                let size = MIN_CHUNK + ALIGN * list as u64;
-                let mut chunk = head;
-                // A list that changes under our hands may become a ring.
-                while chunk != 0 && found.len() < MOST_FAST {
-                    let Some(words) = memory.words(chunk, 3)? else { break };
-                    let is_one = chunk % ALIGN == 0 && words[1] & !FLAGS == size;
-                    if !is_one || !found.insert(chunk) {
-                        break;
-                    }
-                    chunk = layout.link(chunk + 16, words[2]);
-                }
-            }
-        }
-        let mut fast: Vec<u64> = found.into_iter().collect();
-        fast.sort_unstable();
-        self.fast = Some(fast);
+        self.fast = Some(Fast::follow(memory, layout, arenas, heaps)?);
         Ok(())
     }
 
     /// Tells whether more fastbin chunks were there than are kept.
     pub(super) fn are_cut(&self) -> bool {
-        self.fast.as_ref().is_some_and(|fast| fast.len() >= MOST_FAST)
+        self.fast.as_ref().is_some_and(|fast| fast.is_cut)
     }
 
     /// Tells whether a chunk lies in a thread's cache, by the first two words of its contents.
@@ -124,7 +106,7 @@ impl Marks {
             return None;
         }
         if let Some(fast) = &self.fast {
-            return fast.binary_search(&chunk).ok().map(|_| 0);
+            return fast.has(chunk).then_some(0);
         }
         let next = layout.link(chunk + 16, word);
         (next == 0 || next.is_multiple_of(ALIGN) && bounds.contains(&next)).then_some(next)

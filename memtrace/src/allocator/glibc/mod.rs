@@ -1,8 +1,9 @@
 //! glibc's malloc (ptmalloc), 2.27 to 2.43, dynamic and static, found without symbols.
 //!
 //! Reading order: `layout` (what differs between versions), `find` (`main_arena` and `mp_`), `heaps`
-//! (the arenas' memory), `marks` (how free chunks are told), `walk` (over the chunks of one heap).
+//! (the arenas' memory), `marks` and `fast` (how free chunks are told), `walk` (over the chunks of one heap).
 
+mod fast;
 mod find;
 mod heaps;
 mod layout;
@@ -82,7 +83,7 @@ pub fn walk<M: ReadMemory>(
         found = walk_all(&mut walk, &arenas, &heaps)?;
     }
     if about.is_stopped && !are_lists_whole(&arenas, &found) {
-        walk.marks.follow_fastbins(memory, layout, &arenas)?;
+        walk.marks.follow_fastbins(memory, layout, &arenas, &heaps)?;
         found = walk_all(&mut walk, &arenas, &heaps)?;
     }
     let mut walked = sum(&arenas, &heaps, &found, walk.parameters.as_ref());

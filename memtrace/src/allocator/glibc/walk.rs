@@ -117,10 +117,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
             }
         } else {
             place.add(heap.range.start..chunk, Use::Used)?;
-            // Its own books stand before the first chunk of a thread's heap.
-            if heap.kind == HeapKind::Other {
-                place.found.walked = chunk - heap.range.start;
-            }
+            place.found.walked = heap.before;
         }
         while let Some(next) = self.step(&mut place, chunk)? {
             chunk = next;
