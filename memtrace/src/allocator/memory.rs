@@ -50,8 +50,7 @@ pub trait ReadMemory {
     /// Errors: the process is gone, or may not be looked at.
     fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()>;
 
-    /// Reads pieces. What is not mapped (any more) becomes zeros. Brings in what was swapped out: ask
-    /// [`Self::pages`] first.
+    /// Reads pieces. What is not there, or in swap, becomes zeros: a read changes nothing.
     ///
     /// Errors: the process is gone, or may not be looked at.
     fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()>;

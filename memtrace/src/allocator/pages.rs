@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, ops::Range};
 
 use super::{
     mappings::Mappings,
-    memory::{PageState, Piece, ReadMemory, pages_of, word as memory_word},
+    memory::{PageState, ReadMemory},
 };
 use crate::model::region_map::PAGE;
 
@@ -70,61 +70,6 @@ impl<'a, M: ReadMemory> Pages<'a, M> {
             frames.shared += u64::from(state == PageState::Shared);
         })?;
         Ok(frames)
-    }
-
-    /// Reads words that begin at each of some addresses; `None` where they are not there to be read.
-    pub fn words<const N: usize>(
-        &mut self,
-        addresses: &[u64],
-    ) -> io::Result<Vec<Option<[u64; N]>>> {
-        let mut bytes = vec![0; addresses.len() * N * 8];
-        let mut is_there = Vec::with_capacity(addresses.len());
-        for &address in addresses {
-            let range = pages_of(address..address.saturating_add(N as u64 * 8));
-            let mut all = true;
-            self.each(range, |_, state| all &= state.is_readable())?;
-            is_there.push(all);
-        }
-        let parts = addresses.iter().zip(bytes.chunks_exact_mut(N * 8)).zip(&is_there);
-        let mut pieces: Vec<Piece<'_>> = parts
-            .filter(|(_, is_there)| **is_there)
-            .map(|((&address, into), _)| Piece { address, into })
-            .collect();
-        self.memory.read(&mut pieces)?;
-        let words = bytes.chunks_exact(N * 8).map(|bytes| {
-            let mut words = [0; N];
-            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-                *word = memory_word(bytes);
-            }
-            words
-        });
-        Ok(words.zip(is_there).map(|(words, is_there)| is_there.then_some(words)).collect())
-    }
-
-    /// Reads from `start`, the first byte of a page, on. What is not there to be read becomes zeros.
-    pub fn read(&mut self, start: u64, into: &mut [u8]) -> io::Result<()> {
-        // Runs of pages that are there to be read, and of others.
-        let mut runs: Vec<(u64, bool)> = Vec::new();
-        let end = start.saturating_add(into.len() as u64);
-        self.each(start..end, |page, state| {
-            let is_readable = state.is_readable();
-            if runs.last().is_none_or(|&(_, last)| last != is_readable) {
-                runs.push((page, is_readable));
-            }
-        })?;
-        let ends: Vec<u64> = runs.iter().skip(1).map(|&(start, _)| start).chain([end]).collect();
-        let mut rest = into;
-        let mut pieces = Vec::with_capacity(runs.len() / 2 + 1);
-        for (&(address, is_readable), end) in runs.iter().zip(ends) {
-            let (into, behind) = rest.split_at_mut((end - address) as usize);
-            rest = behind;
-            if is_readable {
-                pieces.push(Piece { address, into });
-            } else {
-                into.fill(0);
-            }
-        }
-        self.memory.read(&mut pieces)
     }
 
     fn block(&mut self, number: u64) -> io::Result<&[PageState]> {

@@ -2,10 +2,7 @@
 
 use std::{io, ops::Range};
 
-use super::{
-    memory::{ReadMemory, word},
-    pages::Pages,
-};
+use super::memory::{Piece, ReadMemory, word};
 use crate::model::region_map::PAGE;
 
 /// Bytes that are read at once.
@@ -30,18 +27,14 @@ impl Window {
 
     /// Makes `address` and the next [`AHEAD`] bytes readable, what is not there as zeros; false when
     /// they lie outside the limits.
-    pub fn reaches<M: ReadMemory>(
-        &mut self,
-        pages: &mut Pages<'_, M>,
-        address: u64,
-    ) -> io::Result<bool> {
+    pub fn reaches<M: ReadMemory>(&mut self, memory: &M, address: u64) -> io::Result<bool> {
         if self.holds(address) {
             return Ok(true);
         }
         if address < self.limits.start || address.saturating_add(AHEAD) > self.limits.end {
             return Ok(false);
         }
-        self.load(pages, address)?;
+        self.load(memory, address)?;
         Ok(true)
     }
 
@@ -57,10 +50,10 @@ impl Window {
     }
 
     #[cold]
-    fn load<M: ReadMemory>(&mut self, pages: &mut Pages<'_, M>, address: u64) -> io::Result<()> {
+    fn load<M: ReadMemory>(&mut self, memory: &M, address: u64) -> io::Result<()> {
         self.start = address & !(PAGE - 1);
         let end = (self.start + WINDOW + PAGE).min(self.limits.end);
         self.bytes.resize((end - self.start) as usize, 0);
-        pages.read(self.start, &mut self.bytes)
+        memory.read(&mut [Piece { address: self.start, into: &mut self.bytes }])
     }
 }

@@ -1,11 +1,12 @@
-//! The memory of a running process, read without stopping it: `process_vm_readv(2)` and
-//! `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
+//! The memory of a running process, read without stopping it and without changing what it has:
+//! `process_vm_readv(2)`, `/proc/PID/mem` and `/proc/PID/pagemap`
+//! (Documentation/admin-guide/mm/pagemap.rst).
 
 use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt as _};
 
 use super::procfs::{memory_dir, pagemap};
 use crate::{
-    allocator::memory::{PageState, Piece, ReadMemory},
+    allocator::memory::{PageState, Piece, ReadMemory, pages_of},
     model::region_map::PAGE,
 };
 
@@ -49,30 +50,14 @@ impl ProcessMemory {
 
 impl ReadMemory for ProcessMemory {
     fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-        let mut entries = self.entries.borrow_mut();
-        entries.clear();
-        entries.resize(states.len() * 8, 0);
-        // A short read ends where address spaces do.
-        let mut len = 0;
-        while len < entries.len() {
-            match self.pagemap.read_at(&mut entries[len..], start / PAGE * 8 + len as u64)? {
-                0 => break,
-                more => len += more,
-            }
-        }
-        entries[len..].fill(0);
         let mut may_be_zero = false;
-        for (state, entry) in states.iter_mut().zip(entries.chunks_exact(8)) {
-            let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            *state = match entry {
-                _ if entry & PRESENT == 0 && entry & SWAPPED == 0 => PageState::Absent,
-                _ if entry & PRESENT == 0 => PageState::Swapped,
-                _ if entry & (EXCLUSIVE | FILE_OR_SHARED) == EXCLUSIVE => PageState::Own,
-                _ => PageState::Shared,
-            };
+        let mut states_left = states.iter_mut();
+        self.each_entry(start, states_left.len(), |entry| {
+            let Some(state) = states_left.next() else { return };
+            *state = state_of(entry);
             // The zero page looks as if it were shared (fs/proc/task_mmu.c, pagemap_pte_range).
             may_be_zero |= *state == PageState::Shared && entry & FILE_OR_SHARED == 0;
-        }
+        })?;
         if may_be_zero {
             let end = start + states.len() as u64 * PAGE;
             for page in pagemap::zero_pages(&self.pagemap, start..end)? {
@@ -82,18 +67,99 @@ impl ReadMemory for ProcessMemory {
         Ok(())
     }
 
+    /// Pages that others have too are read through `/proc/PID/mem`: `process_vm_readv` would give the
+    /// process copies of its own of them, since it pins what it reads (mm/gup.c, `gup_must_unshare`, since
+    /// 6.0), and a forked child would grow by what is read.
     fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
-        for pieces in pieces.chunks_mut(MOST_PIECES) {
-            self.read_some(pieces)?;
+        let mut own: Vec<Piece<'_>> = Vec::with_capacity(pieces.len());
+        for Piece { address, into } in pieces {
+            self.split(*address, into, &mut own)?;
+        }
+        for pieces in own.chunks_mut(MOST_PIECES) {
+            self.read_own(pieces)?;
         }
         Ok(())
     }
 }
 
+fn state_of(entry: u64) -> PageState {
+    match entry {
+        _ if entry & PRESENT == 0 && entry & SWAPPED == 0 => PageState::Absent,
+        _ if entry & PRESENT == 0 => PageState::Swapped,
+        _ if entry & (EXCLUSIVE | FILE_OR_SHARED) == EXCLUSIVE => PageState::Own,
+        _ => PageState::Shared,
+    }
+}
+
 impl ProcessMemory {
+    /// Calls `each` with the entries of pages in the page map, 0 behind the end of address spaces.
+    fn each_entry(&self, start: u64, count: usize, mut each: impl FnMut(u64)) -> io::Result<()> {
+        let mut entries = self.entries.borrow_mut();
+        entries.clear();
+        entries.resize(count * 8, 0);
+        let mut len = 0;
+        while len < entries.len() {
+            match self.pagemap.read_at(&mut entries[len..], start / PAGE * 8 + len as u64)? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        entries[len..].fill(0);
+        for entry in entries.chunks_exact(8) {
+            each(u64::from_ne_bytes(entry.try_into().unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// Fills in what is not there and what is shared, and adds the rest to `own`.
+    fn split<'a>(
+        &self,
+        mut address: u64,
+        mut into: &'a mut [u8],
+        own: &mut Vec<Piece<'a>>,
+    ) -> io::Result<()> {
+        let pages = pages_of(address..address.saturating_add(into.len() as u64));
+        // Runs of pages in one state, by how many there are.
+        let mut runs: Vec<(PageState, u64)> = Vec::new();
+        self.each_entry(pages.start, ((pages.end - pages.start) / PAGE) as usize, |entry| {
+            let state = state_of(entry);
+            match runs.last_mut() {
+                Some((last, count)) if *last == state => *count += 1,
+                _ => runs.push((state, 1)),
+            }
+        })?;
+        let mut end = pages.start;
+        for (state, count) in runs {
+            end += count * PAGE;
+            let len = usize::try_from(end - address).map_or(into.len(), |len| len.min(into.len()));
+            let (piece, rest) = into.split_at_mut(len);
+            match state {
+                PageState::Own => own.push(Piece { address, into: piece }),
+                PageState::Shared => self.read_shared(address, piece),
+                PageState::Absent | PageState::Swapped | PageState::Zero | PageState::Unknown => {
+                    piece.fill(0);
+                }
+            }
+            into = rest;
+            address = end;
+        }
+        Ok(())
+    }
+
+    fn read_shared(&self, address: u64, into: &mut [u8]) {
+        let mut len = 0;
+        while len < into.len() {
+            match self.space.read_at(&mut into[len..], address + len as u64) {
+                Ok(more) if more > 0 => len += more,
+                _ => break,
+            }
+        }
+        into[len..].fill(0);
+    }
+
     /// Reads as many pieces as one call takes. It stops at the first page that is not there: that
     /// piece is read by pages, and the call goes on behind it.
-    fn read_some(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
+    fn read_own(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
         let mut next = 0;
         while next < pieces.len() {
             let mut done = self.call(&mut pieces[next..])?;
@@ -197,6 +263,42 @@ mod tests {
         assert_eq!(memory.words(start + PAGE - 8, 2)?, None);
         // SAFETY: as above.
         unsafe { libc::munmap(start as *mut _, 4 * page) };
+        Ok(())
+    }
+
+    /// A child that waits for its end, and never writes to what it shares with us.
+    #[test]
+    fn what_a_child_shares_stays_shared_when_it_is_read() -> io::Result<()> {
+        let page = PAGE as usize;
+        let (prot, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, used inside its bounds, and unmapped.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), 16 * page, prot, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        // SAFETY: as above; the child calls nothing but pause.
+        let child = unsafe {
+            libc::madvise(start, 16 * page, libc::MADV_NOHUGEPAGE);
+            start.cast::<u8>().write_bytes(7, 16 * page);
+            match libc::fork() {
+                0 => loop {
+                    libc::pause();
+                },
+                child => child,
+            }
+        };
+        let memory = ProcessMemory::open(child as u32)?;
+        let mut bytes = vec![0; 16 * page];
+        memory.read(&mut [Piece { address: start as u64, into: &mut bytes }])?;
+        let mut states = [PageState::Unknown; 16];
+        memory.pages(start as u64, &mut states)?;
+        // SAFETY: ends the child that was made above, and waits for it.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+            libc::munmap(start, 16 * page);
+        }
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        assert_eq!(states, [PageState::Shared; 16]);
         Ok(())
     }
 }

@@ -7,10 +7,13 @@ use super::{
     heaps::{Arena, Heap},
     layout::{ALIGN, FLAGS, Layout, MIN_CHUNK},
 };
-use crate::allocator::{memory::ReadMemory, pages::Pages};
+use crate::allocator::memory::{Piece, ReadMemory, word};
 
 /// Chunks that are kept at most: 12 MiB of them.
 const MOST: usize = 3 << 20;
+
+/// Bytes of a chunk that tell its size and the next one of its list.
+const HEAD: usize = 24;
 
 /// Chunks in fastbins.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +52,6 @@ impl Fast {
             (start, end, before - (end - start))
         });
         let mut fast = Self { heaps: heaps.collect(), ..Self::default() };
-        let mut pages = Pages::new(memory);
         let lists = arenas.iter().flat_map(|arena| arena.fastbins.iter().zip(0_u64..));
         let mut cursors: Vec<Cursor> = lists
             .filter(|(head, _)| **head != 0)
@@ -58,12 +60,16 @@ impl Fast {
                 Cursor { chunk, size, before: 0, steps: 0, next_mark: 1 }
             })
             .collect();
+        let mut bytes = vec![0; cursors.len() * HEAD];
         while !cursors.is_empty() && !fast.is_cut {
-            let chunks: Vec<u64> = cursors.iter().map(|cursor| cursor.chunk).collect();
-            let mut words = pages.words::<3>(&chunks)?.into_iter();
+            let parts = cursors.iter().zip(bytes.chunks_exact_mut(HEAD));
+            let mut pieces: Vec<Piece<'_>> =
+                parts.map(|(cursor, into)| Piece { address: cursor.chunk, into }).collect();
+            memory.read(&mut pieces)?;
+            let mut heads = bytes.chunks_exact(HEAD);
             cursors.retain_mut(|cursor| {
-                let Some(words) = words.next().flatten() else { return false };
-                fast.step(layout, cursor, words)
+                let Some(head) = heads.next() else { return false };
+                fast.step(layout, cursor, word(&head[8..16]), word(&head[16..]))
             });
         }
         fast.chunks.sort_unstable();
@@ -72,9 +78,9 @@ impl Fast {
     }
 
     /// Takes a chunk of a list. Returns whether there is another.
-    fn step(&mut self, layout: Layout, cursor: &mut Cursor, words: [u64; 3]) -> bool {
+    fn step(&mut self, layout: Layout, cursor: &mut Cursor, head: u64, next: u64) -> bool {
         let chunk = cursor.chunk;
-        let is_one = chunk.is_multiple_of(ALIGN) && words[1] & !FLAGS == cursor.size;
+        let is_one = chunk.is_multiple_of(ALIGN) && head & !FLAGS == cursor.size;
         if !is_one || chunk == cursor.before {
             return false;
         }
@@ -89,7 +95,7 @@ impl Fast {
             cursor.before = chunk;
             cursor.next_mark *= 2;
         }
-        cursor.chunk = layout.link(chunk + 16, words[2]);
+        cursor.chunk = layout.link(chunk + 16, next);
         cursor.chunk != 0
     }
 

@@ -8,8 +8,7 @@ use super::layout::{
 };
 use crate::allocator::{
     mappings::Mappings,
-    memory::{ReadMemory, word},
-    pages::Pages,
+    memory::{Piece, ReadMemory, word},
 };
 
 /// Bytes that are searched at once, and how much two pieces overlap: more than either structure has.
@@ -18,7 +17,7 @@ const OVERLAP: u64 = 4096;
 
 /// Calls `each` with pieces of a range, as words that start at a page. Stops at the first result.
 fn search<M: ReadMemory, T>(
-    pages: &mut Pages<'_, M>,
+    memory: &M,
     range: Range<u64>,
     mut each: impl FnMut(u64, &[u64]) -> Option<T>,
 ) -> io::Result<Option<T>> {
@@ -26,7 +25,7 @@ fn search<M: ReadMemory, T>(
     while start < range.end {
         let end = range.end.min(start + PIECE + OVERLAP);
         let mut bytes = vec![0; (end - start) as usize];
-        pages.read(start, &mut bytes)?;
+        memory.read(&mut [Piece { address: start, into: &mut bytes }])?;
         let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
         if let Some(found) = each(start, &words) {
             return Ok(Some(found));
@@ -38,12 +37,12 @@ fn search<M: ReadMemory, T>(
 
 /// Returns the address of `main_arena.bins`.
 pub(super) fn bins<M: ReadMemory>(
-    pages: &mut Pages<'_, M>,
+    memory: &M,
     mappings: &Mappings,
     data: &[Range<u64>],
 ) -> io::Result<Option<u64>> {
     for range in data {
-        let found = search(pages, range.clone(), |start, words| {
+        let found = search(memory, range.clone(), |start, words| {
             let last = words.len().checked_sub((MAX_SYSTEM / 8) as usize + 1)?;
             let first = (TOP / 8) as usize;
             let at = (first..=last).find(|&at| is_bins(mappings, start, words, at))?;
@@ -131,7 +130,7 @@ pub(super) struct Parameters {
 
 /// Returns what most looks like `mp_`.
 pub(super) fn parameters<M: ReadMemory>(
-    pages: &mut Pages<'_, M>,
+    memory: &M,
     mappings: &Mappings,
     data: &[Range<u64>],
 ) -> io::Result<Option<Parameters>> {
@@ -140,7 +139,7 @@ pub(super) fn parameters<M: ReadMemory>(
     let heap = mappings.heap();
     let mut best: Option<(u32, Parameters)> = None;
     for range in data {
-        search(pages, range.clone(), |_, words| {
+        search(memory, range.clone(), |_, words| {
             for (at, layout) in
                 (0..words.len()).flat_map(|at| PARAMETERS.iter().map(move |l| (at, l)))
             {

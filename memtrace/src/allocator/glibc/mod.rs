@@ -23,7 +23,6 @@ use self::{
 use super::{
     mappings::Mappings,
     memory::ReadMemory,
-    pages::Pages,
     walked::{Arena, Trim, Unwalked, Walked},
 };
 
@@ -57,12 +56,11 @@ pub fn walk<M: ReadMemory>(
     mappings: &Mappings,
     about: &About<'_>,
 ) -> Result<Walked, Unwalked> {
-    let mut pages = Pages::new(memory);
     let mut data = mappings.data_of(|mapping| is_libc(mapping.path()));
     if data.is_empty() {
         data = mappings.data_of(|mapping| Some(mapping.path()) == about.exe);
     }
-    let Some(bins) = find::bins(&mut pages, mappings, &data)? else {
+    let Some(bins) = find::bins(memory, mappings, &data)? else {
         return Err(Unwalked::NotUsed(NAME));
     };
     let bins_at =
@@ -70,7 +68,7 @@ pub fn walk<M: ReadMemory>(
             name: NAME,
             why: "the ring of its arenas does not lead back to the first".to_owned(),
         })?;
-    let parameters = find::parameters(&mut pages, mappings, &data)?;
+    let parameters = find::parameters(memory, mappings, &data)?;
     let minor = about.minor.unwrap_or_else(|| guess_minor(bins_at, parameters.as_ref()));
     let layout = Layout::of(minor, bins_at);
     let arenas = heaps::arenas(memory, layout, bins - bins_at)?;

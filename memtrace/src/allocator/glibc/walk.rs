@@ -69,6 +69,7 @@ pub(super) struct Walk<'a, M> {
 
 /// Where a walk stands in a heap.
 struct Place<'a, 'm, M> {
+    memory: &'m M,
     heap: &'a Heap,
     arena: &'a Arena,
     /// Where fastbin links of this arena may lead.
@@ -100,6 +101,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
         bounds: Range<u64>,
     ) -> io::Result<Found> {
         let mut place = Place {
+            memory: self.memory,
             heap,
             arena,
             bounds,
@@ -130,7 +132,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
     /// Takes one chunk. Returns the next, `None` at the end.
     fn step(&mut self, place: &mut Place<'_, 'm, M>, chunk: u64) -> io::Result<Option<u64>> {
         let end = place.heap.range.end;
-        if !place.window.reaches(&mut place.pages, chunk)? {
+        if !place.window.reaches(self.memory, chunk)? {
             return place.end(chunk);
         }
         let size = place.window.word(chunk + 8) & !FLAGS;
@@ -149,7 +151,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
             return place.resync(chunk);
         }
         let words = [place.window.word(chunk + 16), place.window.word(chunk + 24)];
-        if !place.window.reaches(&mut place.pages, next)? {
+        if !place.window.reaches(self.memory, next)? {
             return place.end(chunk);
         }
         let is = self.judge(place, chunk, size, words);
@@ -313,7 +315,7 @@ impl<M: ReadMemory> Place<'_, '_, M> {
 
     /// Returns the next place, in steps, from which several chunks in a row make sense.
     fn plausible_from(&mut self, mut chunk: u64, step: u64) -> io::Result<Option<u64>> {
-        while self.window.reaches(&mut self.pages, chunk)? {
+        while self.window.reaches(self.memory, chunk)? {
             if self.is_plausible(chunk) {
                 return Ok(Some(chunk));
             }
