@@ -258,6 +258,11 @@ impl Started {
         }
     }
 
+    /// Returns the next line of output.
+    pub(crate) fn line(&mut self) -> Result<String, Failed> {
+        Ok(self.lines.next().ok_or("the workload ended")??)
+    }
+
     /// Tells the workload to go on.
     pub(crate) fn go(&mut self) -> Result<(), Failed> {
         self.tell("")

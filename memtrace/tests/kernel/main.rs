@@ -9,6 +9,7 @@ mod driver;
 mod evidence;
 mod fuzz;
 mod group;
+mod heap;
 mod hooks;
 mod ledger;
 mod maps;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         maps::trials(),
         tasks::trials(),
         hooks::trials(),
+        heap::trials(),
         ledger::trials(),
         evidence::trials(),
         outside::trials(),

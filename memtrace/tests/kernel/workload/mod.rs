@@ -142,6 +142,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
             told();
         }
         "fuzz_victim" => super::fuzz::victim::main(args),
+        "heap" => super::heap::workload::run(args),
         "afterlife" => super::afterlife::workload::run(args),
         other => panic!("no workload {other}"),
     }
