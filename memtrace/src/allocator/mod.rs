@@ -9,5 +9,6 @@ pub mod image;
 pub mod mappings;
 pub mod memory;
 pub mod pages;
+pub mod pymalloc;
 pub mod walked;
 pub mod window;

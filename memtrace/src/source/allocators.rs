@@ -9,6 +9,7 @@ use super::{
 use crate::allocator::{
     glibc,
     mappings::Mappings,
+    pymalloc,
     walked::{Unwalked, Walked},
 };
 
@@ -38,6 +39,7 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     let about = glibc::About { exe, minor, is_stopped };
     let mut found = Allocators::default();
     found.add(glibc::walk(&memory, &mappings, &about));
+    found.add(pymalloc::walk(&memory, &mappings, exe));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
