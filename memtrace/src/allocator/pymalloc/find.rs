@@ -98,7 +98,8 @@ fn first_array<M: ReadMemory>(
     Ok(None)
 }
 
-/// Returns the arenas of an array: up to the first entry that is none.
+/// Returns the arenas of an array: up to where entries are none any more. One that is none by itself
+/// was read while it changed.
 fn read_array<M: ReadMemory>(
     memory: &M,
     pages: &mut Pages<'_, M>,
@@ -109,28 +110,36 @@ fn read_array<M: ReadMemory>(
     /// Entries without an arena after which there is none any more, and entries in all.
     const UNUSED: u32 = 1 << 16;
     const LAST: u32 = 1 << 22;
+    /// Entries in a row that are none.
+    const BROKEN: u32 = 64;
     let mut found = Arenas { shape, all: Vec::new(), is_cut: false };
     let limit = mappings.at(array).map_or(array, |mapping| mapping.end);
-    let (mut index, mut last_used, mut at_end, mut is_proven) = (0, 0, false, false);
+    let (mut index, mut last_used, mut broken) = (0, 0, 0);
+    let (mut at_end, mut is_proven) = (false, false);
     while !at_end && found.all.len() < MOST && index - last_used < UNUSED && index < LAST {
         let start = array + u64::from(index) * ENTRY;
         let count = ENTRIES.min((limit - start) / ENTRY);
         let places: Vec<u64> = (0..count).map(|at| start + at * ENTRY).collect();
-        at_end = count < ENTRIES;
         let mut arenas = Vec::new();
         for (&place, words) in places.iter().zip(words_at(memory, pages, &places)?) {
-            let entry = words.map(|words| shape.entry(mappings, array, index, words));
-            match entry {
-                Some(Some(Entry::Arena(arena))) => arenas.push(arena),
-                Some(Some(Entry::Unused(_))) => {}
-                None if is_swapped(pages, place)? => found.is_cut = true,
-                None | Some(None) => {
-                    at_end = true;
-                    break;
+            broken += 1;
+            match words.map(|words| shape.entry(mappings, array, index, words)) {
+                Some(Some(entry)) => {
+                    broken = 0;
+                    arenas.extend(entry.arena());
                 }
+                None if is_swapped(pages, place)? => {
+                    broken = 0;
+                    found.is_cut = true;
+                }
+                None | Some(None) => {}
             }
             index += 1;
+            if broken > BROKEN {
+                break;
+            }
         }
+        at_end = count < ENTRIES || broken > BROKEN;
         // What lies behind the array may be an older copy of it: its places are not those.
         let heads: Vec<u64> = arenas.iter().map(|arena| shape.first_pool(arena.start)).collect();
         let heads = words_at(memory, pages, &heads)?;

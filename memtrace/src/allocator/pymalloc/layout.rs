@@ -54,6 +54,16 @@ pub(super) enum Entry {
     Arena(Arena),
 }
 
+impl Entry {
+    /// Returns its arena.
+    pub(super) const fn arena(self) -> Option<Arena> {
+        match self {
+            Self::Arena(arena) => Some(arena),
+            Self::Unused(_) => None,
+        }
+    }
+}
+
 /// A `pool_header`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pool {
@@ -117,8 +127,9 @@ impl Shape {
             return None;
         }
         let carved = carved / self.pool;
-        let is_used = free < all && free >= all - carved;
-        is_used.then_some(Entry::Arena(Arena { start, index, carved: carved as u32 }))
+        // One arena without a used pool is kept (`insert_to_freepool`).
+        let is_arena = free >= all - carved;
+        is_arena.then_some(Entry::Arena(Arena { start, index, carved: carved as u32 }))
     }
 
     /// Returns what a pool of an arena is; `None` when it is none.

@@ -1,10 +1,13 @@
-//! CPython's pymalloc (obmalloc), up to 3.14, found without symbols. It gives an arena back as soon as
-//! no pool of it is in use, and has no other purge.
+//! CPython's pymalloc (obmalloc), 3.6 to 3.13, found without symbols. It gives an arena back as soon
+//! as no pool of it is in use (but the last one that has free pools), and has no other purge. Arenas
+//! of sub-interpreters that have a lock of their own (3.12) are not seen.
 //!
 //! Reading order: `layout` (its books), `find` (the array of arenas), `walk` (over pools and blocks).
 
 mod find;
 mod layout;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use super::{
