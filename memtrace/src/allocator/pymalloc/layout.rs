@@ -112,7 +112,7 @@ impl Shape {
         let [start, next_pool, counts, _, next, _] = words;
         if start == 0 {
             let link = next.wrapping_sub(array);
-            let is_link = link % ENTRY == 0 && link / ENTRY < MOST;
+            let is_link = link.is_multiple_of(ENTRY) && link / ENTRY < MOST;
             return (is_link || next == 0).then_some(Entry::Unused(is_link));
         }
         let last = start.checked_add(self.arena)? - 1;
@@ -122,7 +122,7 @@ impl Shape {
         }
         let (free, all) = (counts & 0xffff_ffff, counts >> 32);
         let carved = next_pool.checked_sub(self.first_pool(start))?;
-        let fits = carved % self.pool == 0 && carved / self.pool <= all;
+        let fits = carved.is_multiple_of(self.pool) && carved / self.pool <= all;
         if all != self.pools(start) || free > all || !fits {
             return None;
         }
@@ -151,7 +151,7 @@ impl Shape {
         }
         let all = (self.pool - HEADER) / size;
         let carved = next.checked_sub(HEADER)?;
-        let is_whole = carved % size == 0 && carved / size <= all;
+        let is_whole = carved.is_multiple_of(size) && carved / size <= all;
         let blocks = Blocks { size, all, used, carved: carved / size, freed };
         (is_whole && used <= blocks.carved).then_some(Pool::Used(blocks))
     }

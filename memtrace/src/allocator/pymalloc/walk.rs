@@ -150,7 +150,8 @@ fn free_on_pages(pool: u64, bytes: &[u8], blocks: Blocks) -> ([u64; LARGEST_POOL
     let (mut link, mut seen) = (freed, 0);
     while link != 0 && seen < expected {
         let at = link.wrapping_sub(pool);
-        let is_block = at >= HEADER && (at - HEADER) % size == 0 && at + size <= bytes.len() as u64;
+        let is_inside = at >= HEADER && at.saturating_add(size) <= bytes.len() as u64;
+        let is_block = is_inside && (at - HEADER).is_multiple_of(size);
         if !is_block {
             return (free, false);
         }
