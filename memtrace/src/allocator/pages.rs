@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, ops::Range};
 
 use super::{
     mappings::Mappings,
-    memory::{PageState, ReadMemory},
+    memory::{PageState, Piece, ReadMemory},
 };
 use crate::model::region_map::PAGE;
 
@@ -70,6 +70,11 @@ impl<'a, M: ReadMemory> Pages<'a, M> {
             frames.shared += u64::from(state == PageState::Shared);
         })?;
         Ok(frames)
+    }
+
+    /// Reads from `start` on. What is not there to be read becomes zeros.
+    pub fn read(&mut self, start: u64, into: &mut [u8]) -> io::Result<()> {
+        self.memory.read(&mut [Piece { address: start, into }])
     }
 
     fn block(&mut self, number: u64) -> io::Result<&[PageState]> {

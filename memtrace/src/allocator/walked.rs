@@ -48,6 +48,8 @@ pub struct Trim {
     pub partly_used: u64,
     /// Free bytes on pages that only the caches of threads keep.
     pub cached: u64,
+    /// Whole free pages that it keeps for itself, as long as others beside them are in use.
+    pub held: u64,
     /// The rest: what a trim leaves at the edges.
     pub edges: u64,
 }

@@ -42,7 +42,7 @@ pub fn walk<M: ReadMemory>(
     // Whole free pages come back with the last used pool of their arena only.
     let trim = Trim {
         partly_used: on.partly_used,
-        edges: on.free.saturating_sub(on.partly_used),
+        held: on.free.saturating_sub(on.partly_used),
         ..Trim::default()
     };
     let settings = [

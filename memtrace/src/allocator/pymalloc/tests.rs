@@ -141,7 +141,7 @@ fn free_blocks_lie_on_the_pages_where_the_list_says() {
     // for 208 bytes that are no block.
     let partly_used = 3 * 512 + (PAGE - 48 - 10 * 256) + (PAGE - 208);
     let trim = walked.trim.unwrap();
-    assert_eq!((trim.frees, trim.partly_used, trim.edges), (0, partly_used, POOL));
+    assert_eq!((trim.frees, trim.partly_used, trim.held), (0, partly_used, POOL));
     assert_eq!(walked.free_resident, Some(partly_used + POOL));
     assert_eq!(walked.free_by_region, [(ARENAS, partly_used + POOL)].into());
 }
@@ -162,7 +162,7 @@ fn a_page_of_which_every_block_was_freed_is_not_partly_used() {
     assert_eq!(freed.len(), 65);
     let before = Image::python().walk().unwrap().trim.unwrap();
     let trim = image.walk().unwrap().trim.unwrap();
-    assert_eq!(trim.edges, before.edges + PAGE);
+    assert_eq!(trim.held, before.held + PAGE);
     assert_eq!(trim.partly_used, before.partly_used - 3 * 512 + 64);
 }
 
@@ -250,7 +250,7 @@ fn any_garbage_gives_a_value() {
                 0 => random(),
                 1 => u64::MAX - random() % 4096,
                 2 => ARENAS + random() % (4 * MIB),
-                _ => random() % 4096 << (random() % 2 * 32),
+                _ => (random() % 4096) << (random() % 2 * 32),
             };
             image.put(place, &[word]);
         }

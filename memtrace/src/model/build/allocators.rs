@@ -42,8 +42,8 @@ pub(super) fn allocator(walked: &Walked) -> AllocatorReport {
 }
 
 const fn remains(trim: Trim) -> Remains {
-    let Trim { frees: _, shared, other_tops, partly_used, cached, edges } = trim;
-    Remains { partly_used, other_tops, cached, shared, edges }
+    let Trim { frees: _, shared, other_tops, partly_used, cached, held, edges } = trim;
+    Remains { partly_used, other_tops, cached, shared, held, edges }
 }
 
 fn arena(arena: &Arena) -> ArenaReport {

@@ -48,6 +48,8 @@ pub struct Remains {
     pub cached: u64,
     /// They leave this process, but others have the frames too.
     pub shared: u64,
+    /// Whole free pages that it keeps for itself, as long as others beside them are in use.
+    pub held: u64,
     /// What a trim leaves at the edges of free memory.
     pub edges: u64,
 }

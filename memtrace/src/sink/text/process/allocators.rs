@@ -102,12 +102,13 @@ fn details(out: &mut String, allocator: &AllocatorReport, style: Style) {
 }
 
 fn stays(remains: Remains) -> String {
-    let Remains { partly_used, other_tops, cached, shared, edges } = remains;
+    let Remains { partly_used, other_tops, cached, shared, held, edges } = remains;
     let mut parts = [
         (partly_used, "on pages that are partly in use"),
         (other_tops, "at the top of arenas that a trim does not touch"),
         (cached, "on pages that only thread caches keep"),
         (shared, "shared with other processes since a fork"),
+        (held, "on whole pages that it keeps while others beside them are in use"),
         (edges, "at the edges of free memory"),
     ];
     parts.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
