@@ -6,6 +6,7 @@
 
 pub mod glibc;
 pub mod image;
+pub mod jemalloc;
 pub mod jvm;
 pub mod mappings;
 pub mod memory;

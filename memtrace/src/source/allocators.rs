@@ -7,7 +7,7 @@ use super::{
     procfs::{self, Mapping, memory_dir},
 };
 use crate::allocator::{
-    glibc, jvm,
+    glibc, jemalloc, jvm,
     mappings::Mappings,
     pymalloc,
     walked::{Unwalked, Walked},
@@ -41,6 +41,7 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     found.add(glibc::walk(&memory, &mappings, &about));
     found.add(pymalloc::walk(&memory, &mappings, exe));
     found.add(jvm::walk(&memory, &mappings));
+    found.add(jemalloc::walk(&memory, &mappings));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
