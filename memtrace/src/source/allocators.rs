@@ -41,7 +41,9 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     found.add(glibc::walk(&memory, &mappings, &about));
     found.add(pymalloc::walk(&memory, &mappings, exe));
     found.add(jvm::walk(&memory, &mappings));
-    found.add(jemalloc::walk(&memory, &mappings));
+    found.add(jemalloc::walk(&memory, &mappings, || {
+        Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD))
+    }));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
@@ -58,6 +60,13 @@ impl Allocators {
             Err(unwalked) => self.unwalked.push(unwalked),
         }
     }
+}
+
+/// Tells whether one of the threads of a process has a name.
+fn has_thread(tgid: u32, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
+    let mut names = threads.filter_map(|thread| std::fs::read(thread.path().join("comm")).ok());
+    names.any(|comm| comm.strip_suffix(b"\n") == Some(name.as_bytes()))
 }
 
 /// Opens the file behind a mapping, also when it was deleted or lies in another mount namespace.

@@ -191,10 +191,60 @@ fn leaf_number(layout: Layout, samples: &[Sample]) -> Option<u64> {
             address >= extent.start && address < extent.end()
         };
         let number = [first, first + 1].into_iter().find(holds)?;
-        (layout.agrees(sample.entry, &extent) && number < TABLE / 8).then_some(number)
+        let page = number * LEAF_SPAN + sample.offset;
+        (layout.agrees(page, sample.entry, &extent) && number < TABLE / 8).then_some(number)
     };
     let numbers: Vec<u64> = samples.iter().filter_map(number_of).collect();
     let &number = numbers.get(numbers.len() / 2)?;
     let agree = numbers.iter().filter(|&&other| other == number).count();
     (agree * 100 >= samples.len() * AGREE).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        allocator::{
+            jemalloc::tests::{Image, image},
+            memory::PageState,
+        },
+        source::procfs::parse_smaps,
+    };
+
+    #[test]
+    fn the_root_is_found_where_a_leaf_says_it_is() {
+        for layout in Layout::ALL {
+            let Image { memory, mappings, root, .. } = image(layout);
+            let found = roots(&memory, &mappings).expect("it can be read");
+            assert_eq!(found, [Root { at: root, layout }]);
+        }
+    }
+
+    #[test]
+    fn data_without_a_root_has_none() {
+        let Image { mut memory, mappings, .. } = image(Layout::V5_3);
+        for (_, bytes) in &mut memory.0 {
+            let last = bytes.len() - 1;
+            bytes.rotate_left(8.min(last));
+        }
+        assert_eq!(roots(&memory, &mappings).expect("it can be read"), []);
+    }
+
+    #[test]
+    fn data_that_cannot_hold_a_root_is_not_read() {
+        struct Never;
+        impl ReadMemory for Never {
+            fn pages(&self, _: u64, _: &mut [PageState]) -> io::Result<()> {
+                panic!("it was looked at")
+            }
+            fn read(&self, _: &mut [crate::allocator::memory::Piece<'_>]) -> io::Result<()> {
+                panic!("it was read")
+            }
+        }
+        let maps = "10000-20000 rw-p 00000000 fe:01 7 /bin/true\n\
+                    20000-120000 rw-p 00000000 00:00 0\n\
+                    200000-900000 rw-p 00000000 00:00 0\n";
+        let mappings = Mappings::new(parse_smaps(maps));
+        assert_eq!(roots(&Never, &mappings).expect("nothing is read"), []);
+    }
 }

@@ -76,8 +76,9 @@ impl Layout {
     }
 
     /// Tells whether what a leaf says of an extent is what the extent says of itself. Of what is not
-    /// in use both may keep what they said before (`pa_dalloc`, pa.c, 5.3), but its class is none.
-    pub(super) fn agrees(self, leaf: u64, extent: &Extent) -> bool {
+    /// in use both may keep what they said before (`pa_dalloc`, pa.c, 5.3), but its class is none; of
+    /// large ones only the first page tells the class (`emap_remap`, emap.c, 5.3).
+    pub(super) fn agrees(self, page: u64, leaf: u64, extent: &Extent) -> bool {
         let &Extent { is_slab, state, class, size, free_regions, .. } = extent;
         let bits_are_right = match self {
             Self::V5_1 => leaf & 0x3e == 0,
@@ -90,7 +91,7 @@ impl Layout {
         let rest_is_right = match state {
             State::Active => {
                 leaf & 1 == u64::from(is_slab)
-                    && leaf >> 48 == class
+                    && (leaf >> 48 == class || !is_slab && page != extent.start)
                     && class < CLASSES
                     && slab_is_right()
             }
@@ -194,8 +195,8 @@ mod tests {
             assert_eq!((extent.arena, extent.is_slab, extent.class), (5, true, 8));
             assert_eq!((extent.start, extent.size), (0x7f00_0000_3000, 0x1000));
             assert_eq!((extent.free_regions, extent.regions()), (3, Some(32)));
-            assert!(layout.agrees(8 << 48 | 1, &extent));
-            assert!(!layout.agrees(9 << 48 | 1, &extent) && !layout.agrees(8 << 48, &extent));
+            let agrees = |leaf| layout.agrees(0x7f00_0000_3000, leaf, &extent);
+            assert!(agrees(8 << 48 | 1) && !agrees(9 << 48 | 1) && !agrees(8 << 48));
             bytes[..8].copy_from_slice(&(2_u64 << state_at).to_le_bytes());
             assert_eq!(layout.decode(&bytes).state, State::Muzzy);
         }
