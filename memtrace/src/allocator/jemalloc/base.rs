@@ -76,8 +76,8 @@ fn head<M: ReadMemory>(
     let &[size, next, _, rest, rest_size] = words.as_slice() else { return Ok(None) };
     let Some(end) = start.checked_add(size) else { return Ok(None) };
     let is_block = size > 0
-        && size % UNIT == 0
-        && next % UNIT == 0
+        && size.is_multiple_of(UNIT)
+        && next.is_multiple_of(UNIT)
         && (start..=end).contains(&rest)
         && rest.checked_add(rest_size) == Some(end)
         && mappings.is_private_writable(end - 1)
