@@ -62,7 +62,8 @@ mod tests {
     fn pages_have_the_bytes_of_their_free_regions() {
         for class in 0..=35 {
             let size = class_size(class);
-            let pages = (1..=8).find(|pages| pages * PAGE % size == 0).expect("a slab is whole");
+            let pages =
+                (1..=8).find(|pages| (pages * PAGE).is_multiple_of(size)).expect("a slab is whole");
             for seed in [0, 1, u64::MAX, 0x5555_5555_5555_5555, 0xf0f1_7373_aa0e_11c4] {
                 let slab = slab(class, pages, [seed; 8]);
                 let mut slow = vec![0; pages as usize];

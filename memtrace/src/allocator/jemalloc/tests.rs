@@ -89,9 +89,9 @@ pub(super) fn image(layout: Layout) -> Image {
         let extent = block + 0x300_000 + 128 * number;
         let is_slab = u64::from(number == 0);
         let bits = is_slab << 12 | state << state_at | class << class_at;
-        memory.set(extent, bits | 3 * is_slab << (class_at + 8));
+        memory.set(extent, bits | (3 * is_slab) << (class_at + 8));
         memory.set(extent + 8, heap + page * PAGE);
-        memory.set(extent + 16, pages * PAGE | 1);
+        memory.set(extent + 16, (pages * PAGE) | 1);
         // Free regions, and what an earlier slab left behind its own.
         memory.set(extent + 64, 0b1000_1001);
         memory.set(extent + 72, u64::MAX);
