@@ -107,7 +107,7 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 50 + 6 * Path::ALL.len());
+    assert_eq!(nullable, 52 + 6 * Path::ALL.len());
 }
 
 #[test]
@@ -289,6 +289,7 @@ fn known() -> Report {
                 },
                 reserved: Some(0),
                 swapped: Some(0),
+                cold: Some(0),
             },
             mapped: Mapped { calls: 1, requested: Some(4096), peak: Some(8192) },
             reclaimed: Reclaimed {
@@ -362,6 +363,7 @@ fn known() -> Report {
                 live: Some(4096),
                 free_resident: Some(0),
                 lazy_free: Some(0),
+                cold: Some(0),
             }],
         }],
     }
@@ -409,5 +411,6 @@ fn unknown() -> Report {
     region.live = None;
     region.free_resident = None;
     region.lazy_free = None;
+    region.cold = None;
     report
 }

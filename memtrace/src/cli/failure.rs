@@ -39,9 +39,14 @@ impl Failure {
         Self::new(Self::USAGE, anyhow::Error::msg(error), hint)
     }
 
+    /// Returns that what was asked about is not there any more.
+    pub(super) fn gone(error: anyhow::Error, hint: impl Into<String>) -> Self {
+        Self::new(Self::FAILED, anyhow::Error::from(Vanished).context(error), hint)
+    }
+
     /// Tells whether it is only that a process is not there any more.
     pub(super) fn is_gone(&self) -> bool {
-        self.error.is::<NoProcess>()
+        self.error.is::<NoProcess>() || self.error.is::<Vanished>()
     }
 
     /// Prints it to stderr and returns the exit code.
@@ -54,6 +59,11 @@ impl Failure {
         ExitCode::from(code)
     }
 }
+
+/// What was asked about ended meanwhile.
+#[derive(Debug, thiserror::Error)]
+#[error("it is gone")]
+struct Vanished;
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {

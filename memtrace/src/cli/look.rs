@@ -5,10 +5,7 @@ use std::{collections::HashMap, io};
 use anyhow::{Context as _, Result};
 use memtrace_common::Event;
 
-use super::{
-    failure::is_32_bit,
-    tracer::{now_ns, surroundings},
-};
+use super::{failure::is_32_bit, tracer::surroundings};
 use crate::{
     allocator::walked::Walked,
     model::{
@@ -31,9 +28,15 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Reads the regions of a process.
-    pub(super) fn at(pid: u32, found: procfs::Found) -> io::Result<Self> {
-        Ok(Self { pid, found, regions: procfs::regions(pid)? })
+    /// Reads the regions of a process; what was not touched lately is told only where that was reset
+    /// before.
+    pub(super) fn at(pid: u32, found: procfs::Found, tells_cold: bool) -> io::Result<Self> {
+        let mut regions = procfs::regions(pid)?;
+        if !tells_cold {
+            regions.residency.total.cold = None;
+            regions.residency.regions.values_mut().for_each(|region| region.cold = None);
+        }
+        Ok(Self { pid, found, regions })
     }
 
     /// Walks its allocators; when `exact`, while it stands still.
@@ -99,8 +102,8 @@ fn walk_stopped(pid: u32) -> Result<Allocators> {
     Ok(found)
 }
 
-/// Returns the report about processes that were looked at.
-pub(super) fn report(looks: Vec<Look>) -> Result<Report> {
+/// Returns the report about processes that were looked at since a moment.
+pub(super) fn report(looks: Vec<Look>, start_ns: u64) -> Result<Report> {
     // Nothing is followed: what needs that is not known.
     let mut model = Model::new(Evidence::Args);
     let mut residency = HashMap::new();
@@ -116,6 +119,6 @@ pub(super) fn report(looks: Vec<Look>) -> Result<Report> {
         }
         residency.insert(pid, regions.residency);
     }
-    let surroundings = surroundings(now_ns()?).context("cannot read what this machine is")?;
+    let surroundings = surroundings(start_ns).context("cannot read what this machine is")?;
     Ok(build::report(&model, surroundings, &residency))
 }

@@ -10,6 +10,7 @@ use super::{
     attach::check_process,
     look::{Look, report},
     output::{Output, Stream},
+    tracer::now_ns,
 };
 
 /// Shows the region map of a process, without tracing it.
@@ -24,11 +25,12 @@ impl Maps {
     /// Reads and shows.
     pub(super) fn main(self, common: &Common) -> Outcome {
         let pid = self.pid;
+        let start_ns = now_ns()?;
         let found = check_process(pid)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let look =
-            Look::at(pid, found).with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
-        let mut report = report(vec![look])?;
+        let look = Look::at(pid, found, false)
+            .with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
+        let mut report = report(vec![look], start_ns)?;
         for process in &mut report.processes {
             // Hexadecimal of the same length sorts as the number does; a shorter one is smaller.
             process

@@ -68,6 +68,18 @@ impl Output {
         self.write_text(&text)
     }
 
+    /// Writes a report that others follow: as JSON in one line, on a terminal in place of the last one.
+    pub(super) fn write_again(&mut self, report: &Report) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Json => json::line(report),
+            Format::Text => {
+                let clear = if self.style().color { "\x1b[H\x1b[2J" } else { "" };
+                format!("{clear}{}\n", text::render(report, self.style()))
+            }
+        };
+        self.write_text(&text)
+    }
+
     /// Writes what left every process of the machine; as JSON in one line, since others follow.
     pub(super) fn write_machine(&mut self, report: &MachineReport) -> Result<(), Failure> {
         let text = match self.format {

@@ -1,18 +1,25 @@
 //! `memtrace report`: one look at what processes hold, and how much of it is free.
 
-use std::{io, process::ExitCode};
+use std::{collections::BTreeSet, fs, io, process::ExitCode, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Common, Outcome,
-    attach::check_process,
+    attach::{check_process, stop},
+    duration,
     failure::Failure,
     look::{self, Look},
     output::{Output, Stream},
+    runtime,
+    tracer::now_ns,
 };
-use crate::source::procfs::{self, Found};
+use crate::{
+    model::report::Report as Looked,
+    source::procfs::{self, Found},
+};
 
 /// Says of running processes how much of their memory is live, and how much is free but still held.
 #[derive(Debug, Args)]
@@ -21,17 +28,101 @@ pub(super) struct Report {
     /// figures are exact. Its system calls that wait may return early (EINTR).
     #[arg(long)]
     exact: bool,
+    /// Looks at every process of the machine; those that hold the most free memory come first.
+    #[arg(long, conflicts_with = "pids")]
+    all: bool,
+    /// Looks again and again, each time after so long, until Ctrl-C or the exit of all.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    watch: Option<Duration>,
+    /// Tells memory that is not touched for so long, too. It is cold, not known to be free. Each page
+    /// that is touched costs the process a little once.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "watch")]
+    cold: Option<Duration>,
     /// The processes.
-    #[arg(required = true, value_name = "PID")]
+    #[arg(required_unless_present = "all", value_name = "PID")]
     pids: Vec<u32>,
 }
 
 impl Report {
     /// Reads, walks and shows.
     pub(super) fn main(self, common: &Common) -> Outcome {
-        let mut found = Vec::new();
-        let mut gone = 0;
-        for &pid in &self.pids {
+        let mut output = Output::open(common, Stream::Stdout)?;
+        let Some(time) = self.watch else {
+            let (report, gone) = self.look()?;
+            output.write(&report)?;
+            return Ok(ExitCode::from(if gone == 0 { 0 } else { Failure::FAILED }));
+        };
+        runtime()?.block_on(async {
+            let mut stop = std::pin::pin!(stop(None)?);
+            let mut tick = interval(time);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut seen = false;
+            loop {
+                tokio::select! {
+                    ended = &mut stop => {
+                        ended?;
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                    _ = tick.tick() => match self.look() {
+                        Ok((report, _)) => output.write_again(&report)?,
+                        Err(failure) if failure.is_gone() && seen => return Ok(ExitCode::SUCCESS),
+                        Err(failure) => return Err(failure),
+                    },
+                }
+                seen = true;
+            }
+        })
+    }
+
+    /// Returns the report, and how many of the processes were gone.
+    fn look(&self) -> Result<(Looked, usize), Failure> {
+        let start_ns = now_ns()?;
+        let (found, mut gone) = self.find()?;
+        if let Some(time) = self.cold {
+            for (pid, _) in &found {
+                procfs::forget_references(*pid)
+                    .with_context(|| format!("cannot reset what process {pid} has touched"))?;
+            }
+            thread::sleep(time);
+        }
+        let (mut looks, mut denied) = (Vec::new(), 0);
+        for (pid, found) in found {
+            match self.look_at(pid, found) {
+                Ok(look) => looks.push(look),
+                Err(error) if procfs::is_gone(&error) => {
+                    log::info!("process {pid} exited while it was looked at");
+                    gone += usize::from(!self.all);
+                }
+                Err(error) if self.all && error.kind() == io::ErrorKind::PermissionDenied => {
+                    denied += 1;
+                }
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    return Err(error.context(format!("cannot read /proc/{pid}/smaps")).into());
+                }
+            }
+        }
+        if denied > 0 {
+            log::warn!("{denied} processes of others were not looked at: that takes root");
+        }
+        if looks.is_empty() && !self.all {
+            let what = match self.pids.as_slice() {
+                [pid] => format!("process {pid} exited while it was looked at"),
+                pids => format!("all {} processes are gone", pids.len()),
+            };
+            return Err(Failure::gone(anyhow!(what), "nothing can be said of it"));
+        }
+        Ok((look::report(looks, start_ns)?, gone))
+    }
+
+    /// Returns the processes to look at, and how many of those that were named are gone.
+    fn find(&self) -> Result<(Vec<(u32, Found)>, usize), Failure> {
+        if self.all {
+            let found = everyone().context("cannot list /proc")?;
+            return Ok((found, 0));
+        }
+        let (mut found, mut gone) = (Vec::new(), 0);
+        for pid in self.pids.iter().copied().collect::<BTreeSet<u32>>() {
             match check_process(pid) {
                 // One of many may be gone by the time that it is looked at.
                 Err(failure) if failure.is_gone() && self.pids.len() > 1 => {
@@ -41,35 +132,29 @@ impl Report {
                 checked => found.push((pid, checked?)),
             }
         }
-        let mut output = Output::open(common, Stream::Stdout)?;
-        let mut looks = Vec::new();
-        for (pid, found) in found {
-            match self.look(pid, found) {
-                Ok(look) => looks.push(look),
-                Err(error) if error.chain().any(is_gone) && self.pids.len() > 1 => {
-                    log::warn!("process {pid} exited while it was looked at");
-                    gone += 1;
-                }
-                Err(error) if error.chain().any(is_gone) => {
-                    let error = anyhow!("process {pid} exited while it was looked at");
-                    return Err(Failure::new(Failure::FAILED, error, "nothing can be said of it"));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        output.write(&look::report(looks)?)?;
-        Ok(ExitCode::from(if gone == 0 { 0 } else { Failure::FAILED }))
+        Ok((found, gone))
     }
 
-    fn look(&self, pid: u32, found: Found) -> Result<Look> {
-        let mut look =
-            Look::at(pid, found).with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
+    fn look_at(&self, pid: u32, found: Found) -> io::Result<Look> {
+        let mut look = Look::at(pid, found, self.cold.is_some())?;
         look.walk(self.exact)?;
         Ok(look)
     }
 }
 
-/// Tells whether an error means that the process exited.
-fn is_gone(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause.downcast_ref::<io::Error>().is_some_and(procfs::is_gone)
+/// Returns every process but this one and those of the kernel.
+fn everyone() -> io::Result<Vec<(u32, Found)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|&pid| pid != std::process::id()) else { continue };
+        // What ends meanwhile is not there.
+        if let Ok(Some(process)) = procfs::find(pid)
+            && !process.stat.is_kernel_thread
+            && !process.stat.is_dead()
+        {
+            found.push((pid, process));
+        }
+    }
+    Ok(found)
 }

@@ -6,7 +6,7 @@ mod teardown;
 use std::collections::BTreeMap;
 
 use memtrace_common::{
-    COUNTERS, Call, Event, Exec, Exit, Header, MmEnd, PATHS, PathCounters, Region, Syscall,
+    COUNTERS, Call, Event, Exec, Exit, Header, MmEnd, PATHS, Path, PathCounters, Region, Syscall,
 };
 use proptest::prelude::*;
 
@@ -16,6 +16,7 @@ use crate::model::{
     change::path_name,
     region_map::flag,
     report::{Faults, KeptByReason, PathReport, Reclaimed, Report, ZeroedByKind},
+    report::{FreedNotReclaimed, Memory, ResidentByKind},
 };
 
 const TGID: u32 = 42;
@@ -170,6 +171,7 @@ fn residency(pages: std::ops::Range<u64>, resident: u64, anon: u64, lazy_free: u
         anon: anon * PAGE,
         swapped: PAGE,
         lazy_free: lazy_free * PAGE,
+        cold: None,
         name: Some("[x]".to_owned()),
     };
     let regions = HashMap::from([(pages.start * PAGE, read.clone())]);

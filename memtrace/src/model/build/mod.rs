@@ -2,15 +2,17 @@
 
 mod allocators;
 mod counted;
+mod memory;
 mod reclaimed;
 
 use std::collections::{BTreeMap, HashMap};
 
-use memtrace_common::{Counter, Ledger, Path, PathCounters, ProbeStats};
+use memtrace_common::{Counter, Ledger, PathCounters, ProbeStats};
 
 use self::{
-    allocators::{allocator, free_in_region, free_resident},
+    allocators::{allocator, free_in_region},
     counted::{faults, madv_free, remanence, swap},
+    memory::memory,
     reclaimed::reclaimed,
 };
 use super::{
@@ -19,8 +21,8 @@ use super::{
     process::Process,
     region_map::{Backing, PAGE, Vma},
     report::{
-        Balance, Evidence, FreedNotReclaimed, Host, Mapped, Memory, ProbeReport, ProcessReport,
-        RegionReport, Report, ResidentByKind, SCHEMA, Window,
+        Balance, Evidence, Host, Mapped, ProbeReport, ProcessReport, RegionReport, Report, SCHEMA,
+        Window,
     },
     space::{AddressSpace, RegionKind, Requests},
 };
@@ -82,6 +84,8 @@ pub struct RegionResidency {
     pub swapped: u64,
     /// `MADV_FREE`d and not yet taken.
     pub lazy_free: u64,
+    /// Resident and not touched since that was reset; `None` where nobody reset it.
+    pub cold: Option<u64>,
     /// Name that the kernel gives it.
     pub name: Option<String>,
 }
@@ -163,59 +167,6 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
 
 const fn bytes(pages: u64) -> u64 {
     pages.saturating_mul(PAGE)
-}
-
-fn memory(evidence: Evidence, space: &AddressSpace, read: Option<&Residency>) -> Memory {
-    let mapped = space.regions_known.then(|| space.mapped());
-    let (by_kind, swapped, lazy_free) = if let Some(read) = read {
-        let Residency { total, .. } = read;
-        let &RegionResidency { resident, anon, swapped, lazy_free, .. } = total;
-        let on_tmpfs = |vma: &&Vma| matches!(vma.backing, Backing::File { shmem: true, .. });
-        let tmpfs = space.regions.iter().filter(on_tmpfs);
-        let shmem = tmpfs
-            .filter_map(|vma| read.regions.get(&vma.range.start))
-            .map(|known| known.resident.saturating_sub(known.anon))
-            .sum::<u64>();
-        let file = resident.saturating_sub(anon + shmem);
-        let kinds = [Some(anon), Some(file), Some(shmem)];
-        (kinds, Some(swapped), Some(lazy_free))
-    } else if space.ended && evidence >= Evidence::Rss {
-        // What the teardown detached was there just before it.
-        let torn_down = |counter: Counter| {
-            [Path::Exec, Path::Exit]
-                .iter()
-                .map(|path| bytes(space.ledger.paths[path.index()].zapped_pages[counter as usize]))
-                .fold(0, u64::saturating_add)
-        };
-        let kinds = [Counter::Anon, Counter::File, Counter::Shmem].map(|c| Some(torn_down(c)));
-        (kinds, Some(torn_down(Counter::Swap)), None)
-    } else {
-        ([None; 3], None, None)
-    };
-    let [anon, file, shmem] = by_kind;
-    let kept = read.and_then(|read| free_resident(&read.allocators));
-    let resident = anon
-        .zip(file)
-        .zip(shmem)
-        .map(|((anon, file), shmem)| anon.saturating_add(file).saturating_add(shmem));
-    Memory {
-        mapped,
-        resident,
-        resident_by_kind: ResidentByKind { anon, file, shmem },
-        live: resident.map(|resident| {
-            let known = [lazy_free, kept].into_iter().flatten();
-            known.fold(resident, u64::saturating_sub)
-        }),
-        freed_not_reclaimed: FreedNotReclaimed {
-            total: kept.zip(lazy_free).map(|(kept, lazy_free)| kept.saturating_add(lazy_free)),
-            allocator: kept,
-            lazy_free,
-        },
-        reserved: mapped.zip(resident).map(|(mapped, resident)| {
-            mapped.saturating_sub(resident).saturating_sub(swapped.unwrap_or(0))
-        }),
-        swapped,
-    }
 }
 
 fn mapped(spaces: &[&AddressSpace]) -> Mapped {
@@ -308,6 +259,7 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 live: resident.map(|resident| given_up.fold(resident, u64::saturating_sub)),
                 free_resident,
                 lazy_free,
+                cold: known.and_then(|known| known.cold),
             }
         })
         .collect();

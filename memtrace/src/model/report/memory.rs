@@ -19,6 +19,8 @@ pub struct Memory {
     pub reserved: Option<u64>,
     /// In swap.
     pub swapped: Option<u64>,
+    /// Resident and not touched in the window; `None` when nobody asked. Not known to be free.
+    pub cold: Option<u64>,
 }
 
 /// Resident bytes by what backs them.

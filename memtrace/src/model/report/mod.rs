@@ -196,7 +196,7 @@ pub struct Finding {
 }
 
 /// One region of the map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RegionReport {
     /// First byte, hexadecimal.
     pub start: String,
@@ -218,4 +218,6 @@ pub struct RegionReport {
     pub free_resident: Option<u64>,
     /// `MADV_FREE`d and not yet taken.
     pub lazy_free: Option<u64>,
+    /// Resident and not touched in the window; `None` when nobody asked.
+    pub cold: Option<u64>,
 }

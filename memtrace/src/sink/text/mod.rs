@@ -5,27 +5,15 @@
 mod layout;
 mod machine;
 mod process;
+mod summary;
 #[cfg(test)]
 mod tests;
 
-use self::{
-    layout::{
-        Align::{Left, Right},
-        Ink, columns, end_of,
-    },
-    process::given_back,
-};
-use super::{known, known_number, printable, size};
-use crate::model::report::{ProcessReport, Report, Window};
+use self::layout::Ink;
+use super::{known, printable, size};
+use crate::model::report::{Report, Window};
 
 pub use self::machine::render_machine;
-
-/// Processes that are told in full; with more of them a summary comes first.
-const DETAILED: usize = 4;
-/// Processes in the summary.
-const SUMMARIZED: usize = 40;
-/// Characters of a name in the summary: enough for every `comm` that needs no escape.
-const NAME_WIDTH: usize = 16;
 
 /// How the text is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +34,7 @@ pub fn render(report: &Report, style: Style) -> String {
     if report.processes.is_empty() {
         out.push_str("no process was traced\n");
     }
-    for (index, process) in summarize(&mut out, report, style).into_iter().enumerate() {
+    for (index, process) in summary::summarize(&mut out, report, style).into_iter().enumerate() {
         if index > 0 {
             out.push('\n');
         }
@@ -113,58 +101,6 @@ fn warnings(window: &Window) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// Adds a table of all processes if they are many; returns those to be told in full.
-fn summarize<'a>(out: &mut String, report: &'a Report, style: Style) -> Vec<&'a ProcessReport> {
-    let mut processes: Vec<&ProcessReport> = report.processes.iter().collect();
-    if processes.len() <= DETAILED {
-        return processes;
-    }
-    processes.sort_by_key(|process| std::cmp::Reverse(bytes(process)));
-    let (listed, more) = processes.split_at(processes.len().min(SUMMARIZED));
-    let rows: Vec<Vec<String>> = listed
-        .iter()
-        .map(|process| {
-            let state = match process.exit_code {
-                Some(code) => format!("{} {code}", process.state),
-                None => process.state.to_owned(),
-            };
-            let faults = process.faults.minor.zip(process.faults.major);
-            vec![
-                process.tgid.to_string(),
-                end_of(&printable(&process.comm), NAME_WIDTH),
-                state,
-                known(process.memory.resident),
-                known(given_back(process)),
-                known_number(faults.map(|(minor, major)| minor.saturating_add(major))),
-            ]
-        })
-        .collect();
-    let head = [
-        ("pid", Right),
-        ("name", Left),
-        ("state", Left),
-        ("resident", Right),
-        ("given back", Right),
-        ("faults", Right),
-    ];
-    style.table(out, &columns(&head, &rows));
-    if !more.is_empty() {
-        let bytes = total(more.iter().map(|process| bytes(process)));
-        out.push_str(&format!("  … and {} more, {}\n", more.len(), size(bytes)));
-    }
-    out.push_str(&format!(
-        "\n{} processes; the {DETAILED} with the most memory, resident and given back:\n\n",
-        processes.len()
-    ));
-    processes.truncate(DETAILED);
-    processes
-}
-
-/// Returns what decides which processes come first.
-fn bytes(process: &ProcessReport) -> u64 {
-    process.memory.resident.unwrap_or(0).saturating_add(given_back(process).unwrap_or(0))
 }
 
 /// Returns a sum that stops at the largest number.

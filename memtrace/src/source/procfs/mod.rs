@@ -98,6 +98,7 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
             anon: mapping.anon,
             swapped: mapping.swapped,
             lazy_free: mapping.lazy_free,
+            cold: Some(mapping.resident.saturating_sub(mapping.referenced)),
             name: (!mapping.name.is_empty()).then(|| mapping.name.clone()),
         };
         let total = &mut found.residency.total;
@@ -105,10 +106,17 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
         total.anon += known.anon;
         total.swapped += known.swapped;
         total.lazy_free += known.lazy_free;
+        total.cold = Some(total.cold.unwrap_or(0) + known.cold.unwrap_or(0));
         found.residency.regions.insert(mapping.start, known);
         found.regions.push(region(tgid, mapping));
     }
     Ok(found)
+}
+
+/// Forgets which pages a process has touched (`clear_refs`, proc_pid_clear_refs(5)): its page tables
+/// say anew.
+pub fn forget_references(tgid: u32) -> io::Result<()> {
+    fs::write(memory_dir(tgid) + "/clear_refs", "1")
 }
 
 /// Reads `/proc/PID/maps`, which says nothing about residency and costs little.

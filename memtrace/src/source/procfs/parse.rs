@@ -72,6 +72,8 @@ pub struct Mapping {
     pub swapped: u64,
     /// `LazyFree`.
     pub lazy_free: u64,
+    /// `Referenced`: touched since that was reset.
+    pub referenced: u64,
 }
 
 impl Mapping {
@@ -110,6 +112,7 @@ pub fn parse_smaps(text: &str) -> Vec<Mapping> {
                 "Rss" => mapping.resident = bytes,
                 "Anonymous" => mapping.anon = bytes,
                 "Swap" => mapping.swapped = bytes,
+                "Referenced" => mapping.referenced = bytes,
                 "LazyFree" => mapping.lazy_free = bytes,
                 _ => {}
             }

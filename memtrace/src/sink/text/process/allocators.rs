@@ -50,6 +50,10 @@ pub(super) fn allocators(out: &mut String, process: &ProcessReport, style: Style
         .collect();
     style.table(out, &columns(&head, &rows));
     for allocator in allocators {
+        // Of one alone it is clear whose details they are.
+        if allocators.len() > 1 {
+            out.push_str(&format!("    of {}\n", name(allocator)));
+        }
         details(out, allocator, style);
     }
     out.push('\n');

@@ -1,12 +1,16 @@
 //! One process: the answer in a sentence, what to know about it, then the tables.
 
 mod allocators;
+mod regions;
 mod sentence;
 
 use memtrace_common::Path;
 
-pub(super) use self::sentence::{given_back, label};
 use self::sentence::{notes, path, sentence};
+pub(super) use self::{
+    regions::region_table,
+    sentence::{given_back, label},
+};
 use super::{
     Style,
     layout::{
@@ -18,13 +22,10 @@ use super::{
 use crate::{
     model::report::{
         Balance, Evidence, Faults, Finding, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
-        RegionReport, Remanence, Reuse, Swap, ZeroedByKind,
+        Remanence, Reuse, Swap, ZeroedByKind,
     },
     sink::{known, known_as, known_number, printable, signed_size, size},
 };
-
-/// Regions that are listed one by one.
-const REGIONS: usize = 12;
 
 /// Adds the whole text about one process to `out`.
 pub(super) fn render(
@@ -55,7 +56,7 @@ pub(super) fn render(
     allocators::allocators(out, process, style);
     paths(out, process, style);
     sums(out, process, traced, style);
-    regions(out, process, style);
+    regions::regions(out, process, style);
 }
 
 fn memory(out: &mut String, process: &ProcessReport, style: Style) {
@@ -67,6 +68,7 @@ fn memory(out: &mut String, process: &ProcessReport, style: Style) {
         freed_not_reclaimed: freed,
         reserved,
         swapped,
+        cold,
     } = &process.memory;
     let row = |label: &str, bytes, parts: &[(&str, Option<u64>)]| {
         let parts: Vec<String> =
@@ -78,25 +80,28 @@ fn memory(out: &mut String, process: &ProcessReport, style: Style) {
         "running" => "memory now",
         _ => "memory when last seen",
     };
-    let lines = columns(
-        &[(title, Left), ("", Right), ("", Left)],
-        &[
-            row("mapped", *mapped, &[]),
-            row(
-                "resident",
-                *resident,
-                &[("anon", kinds.anon), ("file", kinds.file), ("shmem", kinds.shmem)],
-            ),
-            row("live", *live, &[]),
-            row(
-                "freed, not reclaimed",
-                freed.total,
-                &[("allocator", freed.allocator), ("lazy free", freed.lazy_free)],
-            ),
-            row("reserved", *reserved, &[]),
-            row("swapped", *swapped, &[]),
-        ],
-    );
+    let mut rows = vec![
+        row("mapped", *mapped, &[]),
+        row(
+            "resident",
+            *resident,
+            &[("anon", kinds.anon), ("file", kinds.file), ("shmem", kinds.shmem)],
+        ),
+        row("live", *live, &[]),
+        row(
+            "freed, not reclaimed",
+            freed.total,
+            &[("allocator", freed.allocator), ("lazy free", freed.lazy_free)],
+        ),
+        row("reserved", *reserved, &[]),
+        row("swapped", *swapped, &[]),
+    ];
+    if cold.is_some() {
+        let mut row = row("cold", *cold, &[]);
+        row[2] = "resident and not touched meanwhile: not known to be free".to_owned();
+        rows.push(row);
+    }
+    let lines = columns(&[(title, Left), ("", Right), ("", Left)], &rows);
     style.table(out, &lines);
     out.push('\n');
 }
@@ -259,58 +264,3 @@ fn time(ns: u64) -> String {
 
 /// One figure of a row of a table.
 type Figure<T> = fn(&T) -> Option<u64>;
-
-fn regions(out: &mut String, process: &ProcessReport, style: Style) {
-    let regions = &process.regions;
-    if regions.is_empty() {
-        return;
-    }
-    if !out.ends_with("\n\n") {
-        out.push('\n');
-    }
-    let (listed, more) = regions.split_at(regions.len().min(REGIONS));
-    region_table(out, "largest regions", listed, style);
-    if !more.is_empty() {
-        let mapped = total(more.iter().map(|region| region.mapped));
-        out.push_str(&format!("  … and {} more, {}\n", more.len(), size(mapped)));
-    }
-}
-
-/// Adds a table of regions in the order given.
-pub(super) fn region_table(out: &mut String, title: &str, listed: &[RegionReport], style: Style) {
-    // A figure that is known of none of them gets no column.
-    let mut figures: Vec<(&str, Figure<RegionReport>)> = vec![
-        ("resident", |region| region.resident),
-        ("live", |region| region.live),
-        ("free", |region| region.free_resident),
-        ("lazy free", |region| region.lazy_free),
-    ];
-    figures.retain(|(title, figure)| {
-        *title == "resident" || listed.iter().any(|r| figure(r).is_some())
-    });
-
-    let mut head = vec![(title, Left), ("mapped", Right)];
-    head.extend(figures.iter().map(|(title, _)| (*title, Right)));
-    head.extend([("prot", Left), ("kind", Left), ("name", Left)]);
-    let rows: Vec<Vec<String>> = listed
-        .iter()
-        .map(|region| {
-            let mut row = vec![format!("  {}", region.start), size(region.mapped)];
-            row.extend(figures.iter().map(|(_, figure)| known(figure(region))));
-            row.extend([region.prot.clone(), region.kind.to_owned(), String::new()]);
-            row
-        })
-        .collect();
-    let mut lines = columns(&head, &rows);
-
-    // Names come last, cut to what the widest line leaves.
-    let name_column = lines[0].chars().count() - "name".len();
-    let room = style.width.saturating_sub(name_column).max(16);
-    for (line, region) in lines.iter_mut().skip(1).zip(listed) {
-        let Some(name) = &region.name else { continue };
-        let name = printable(name);
-        let name = if style.width == 0 { name } else { end_of(&name, room) };
-        *line = format!("{line:<name_column$}{name}");
-    }
-    style.table(out, &lines);
-}

@@ -6,8 +6,8 @@ mod whole;
 use super::*;
 use crate::model::report::{
     AllocatorReport, ArenaReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason,
-    LateDelay, MadvFree, Mapped, Memory, PathReport, ProbeReport, Reclaimed, RegionReport, Remains,
-    ResidentByKind, SCHEMA, Swap, ZeroedByKind,
+    LateDelay, MadvFree, Mapped, Memory, PathReport, ProbeReport, ProcessReport, Reclaimed,
+    RegionReport, Remains, ResidentByKind, SCHEMA, Swap, ZeroedByKind,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };
@@ -124,6 +124,7 @@ fn region(start: u64, mapped: u64, kind: &'static str, name: Option<&str>) -> Re
         live: None,
         free_resident: None,
         lazy_free: None,
+        cold: None,
     }
 }
 
@@ -158,6 +159,7 @@ fn python() -> ProcessReport {
             },
             reserved: Some(20 * MIB - 100 * KIB),
             swapped: Some(0),
+            cold: None,
         },
         mapped: Mapped { calls: 34, requested: Some(236 * MIB), peak: Some(224 * MIB) },
         reclaimed: Reclaimed {

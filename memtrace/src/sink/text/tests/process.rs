@@ -197,8 +197,9 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
       faults     – minor, – major
       balance    in – = resident – + out – + unexplained –
 
-      largest regions      mapped  resident      live      free  prot  kind  name
-        0x555500000000  160.0 MiB  80.0 MiB  30.0 MiB  50.0 MiB  rw-p  heap  [heap]
+      largest regions                  mapped  resident      live      free  prot  kind  name
+        0x555500000000  ██▓▓▓·····  160.0 MiB  80.0 MiB  30.0 MiB  50.0 MiB  rw-p  heap  [heap]
+        █ live  ▓ free  ▒ lazy free  · reserved
 
     traced for 12.345 s, evidence frames; 1234 records, none lost; Linux 6.18.5 x86_64, pages of 4.0 KiB
     ");

@@ -72,6 +72,7 @@ fn zero_everywhere_is_a_report_without_a_riddle() {
         },
         reserved: Some(0),
         swapped: Some(0),
+        cold: None,
     };
     process.faults =
         Faults { minor: Some(0), major: Some(0), zeroed: Some(0), ..Faults::default() };
