@@ -168,6 +168,7 @@ impl<'a> Sum<'a> {
     }
 
     /// Takes the next piece.
+    #[inline]
     pub fn add<M: ReadMemory>(
         &mut self,
         pages: &mut Pages<'_, M>,

@@ -2,11 +2,11 @@
 
 use std::{io, ops::Range};
 
-use super::memory::{Piece, ReadMemory, word};
+use super::memory::{Piece, ReadMemory, word as memory_word};
 use crate::model::region_map::PAGE;
 
 /// Bytes that are read at once.
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = 1 << 18;
 /// Bytes behind an address that [`Window::reaches`] makes readable.
 pub const AHEAD: u64 = 32;
 
@@ -27,6 +27,7 @@ impl Window {
 
     /// Makes `address` and the next [`AHEAD`] bytes readable, what is not there as zeros; false when
     /// they lie outside the limits.
+    #[inline]
     pub fn reaches<M: ReadMemory>(&mut self, memory: &M, address: u64) -> io::Result<bool> {
         if self.holds(address) {
             return Ok(true);
@@ -39,14 +40,29 @@ impl Window {
     }
 
     /// Tells whether an address and the next [`AHEAD`] bytes are in the window as it stands.
+    #[inline]
     pub fn holds(&self, address: u64) -> bool {
         address >= self.start && address + AHEAD <= self.start + self.bytes.len() as u64
     }
 
+    /// Returns the [`AHEAD`] bytes from an address on, as words; zeros outside of the window.
+    #[inline]
+    pub fn words(&self, address: u64) -> [u64; (AHEAD / 8) as usize] {
+        let at = address.wrapping_sub(self.start) as usize;
+        let mut words = [0; (AHEAD / 8) as usize];
+        if let Some(bytes) = self.bytes.get(at..at.saturating_add(AHEAD as usize)) {
+            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = memory_word(bytes);
+            }
+        }
+        words
+    }
+
     /// Returns a word in the window; 0 outside of it.
+    #[inline]
     pub fn word(&self, address: u64) -> u64 {
         let at = address.wrapping_sub(self.start) as usize;
-        self.bytes.get(at..at.saturating_add(8)).map_or(0, word)
+        self.bytes.get(at..at.saturating_add(8)).map_or(0, memory_word)
     }
 
     #[cold]

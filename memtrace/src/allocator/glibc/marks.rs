@@ -84,6 +84,7 @@ impl Marks {
     }
 
     /// Tells whether a chunk lies in a thread's cache, by the first two words of its contents.
+    #[inline]
     pub(super) fn is_cached(&self, layout: Layout, chunk: u64, size: u64, words: [u64; 2]) -> bool {
         let fits = size <= MAX_CACHED || !layout.cache.counts_entries;
         words[1] != 0
@@ -94,6 +95,7 @@ impl Marks {
 
     /// Returns the next chunk of its fastbin if a chunk lies in one; 0 for the last, or where only the
     /// place tells.
+    #[inline]
     pub(super) fn is_fast(
         &self,
         layout: Layout,

@@ -78,9 +78,15 @@ struct Place<'a, 'm, M> {
     window: Window,
     sum: Sum<'m>,
     found: Found,
+    /// A chunk whose head was read: that of each is read once, and says whether the one before is free.
+    head_of: u64,
+    head: Head,
     /// Start of the free chunks that a trim would make one.
     run: Option<u64>,
 }
+
+/// The first words of a chunk: the size of the chunk before it, its own size, and its first contents.
+type Head = [u64; 4];
 
 /// What a chunk is.
 enum Is {
@@ -109,6 +115,8 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
             window: Window::new(heap.range.clone()),
             sum: Sum::new(self.mappings),
             found: Found::default(),
+            head_of: 0,
+            head: Head::default(),
             run: None,
         };
         let mut chunk = heap.first;
@@ -130,12 +138,17 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
     }
 
     /// Takes one chunk. Returns the next, `None` at the end.
+    #[inline]
     fn step(&mut self, place: &mut Place<'_, 'm, M>, chunk: u64) -> io::Result<Option<u64>> {
         let end = place.heap.range.end;
-        if !place.window.reaches(self.memory, chunk)? {
-            return place.end(chunk);
+        if place.head_of != chunk {
+            if !place.window.reaches(self.memory, chunk)? {
+                return place.end(chunk);
+            }
+            place.head = place.window.words(chunk);
         }
-        let size = place.window.word(chunk + 8) & !FLAGS;
+        let head = place.head;
+        let size = head[1] & !FLAGS;
         let next = chunk.saturating_add(size);
         let may_be_top = next == end && size >= MIN_CHUNK || chunk == place.arena.top;
         if may_be_top && self.is_top(place, chunk, next)? {
@@ -150,11 +163,12 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
         if size < MIN_CHUNK || !size.is_multiple_of(ALIGN) || next > end - ALIGN {
             return place.resync(chunk);
         }
-        let words = [place.window.word(chunk + 16), place.window.word(chunk + 24)];
         if !place.window.reaches(self.memory, next)? {
             return place.end(chunk);
         }
-        let is = self.judge(place, chunk, size, words);
+        let next_head = place.window.words(next);
+        (place.head_of, place.head) = (next, next_head);
+        let is = self.judge(place, chunk, head, next_head);
         match is {
             Is::Used | Is::Torn => {
                 place.close_run(chunk)?;
@@ -192,15 +206,17 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
         Ok(Some(next))
     }
 
-    fn judge(&self, place: &Place<'_, 'm, M>, chunk: u64, size: u64, words: [u64; 2]) -> Is {
-        let next = chunk + size;
-        if place.window.word(next + 8) & PREV_IN_USE == 0 {
-            return if place.window.word(next) == size { Is::Binned } else { Is::Torn };
+    #[inline]
+    fn judge(&self, place: &Place<'_, 'm, M>, chunk: u64, head: Head, next: Head) -> Is {
+        let [_, size, first, second] = head;
+        let size = size & !FLAGS;
+        if next[1] & PREV_IN_USE == 0 {
+            return if next[0] == size { Is::Binned } else { Is::Torn };
         }
-        if self.marks.is_cached(self.layout, chunk, size, words) {
+        if self.marks.is_cached(self.layout, chunk, size, [first, second]) {
             return Is::Cached;
         }
-        match self.marks.is_fast(self.layout, chunk, size, words[0], &place.bounds) {
+        match self.marks.is_fast(self.layout, chunk, size, first, &place.bounds) {
             Some(link) => Is::Fast(link),
             None => Is::Used,
         }
@@ -256,6 +272,9 @@ impl<M: ReadMemory> Place<'_, '_, M> {
     }
 
     fn trim(&mut self, range: Range<u64>) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
         let frames = self.pages.count(range)?;
         self.found.trimmed += frames.own * PAGE;
         self.found.trimmed_shared += frames.shared * PAGE;
