@@ -10,6 +10,7 @@ use crate::allocator::{
     glibc, jemalloc, jvm,
     mappings::Mappings,
     pymalloc,
+    musl,
     walked::{Unwalked, Walked},
 };
 
@@ -44,6 +45,12 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     found.add(jemalloc::walk(&memory, &mappings, || {
         Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD))
     }));
+    let libc = mappings.iter().find(|mapping| musl::is_musl(mapping.path()));
+    let patch = libc.and_then(|libc| {
+        let file = mapped_file(tgid, libc).and_then(read_mapped).ok()?;
+        musl::patch_version(&file)
+    });
+    found.add(musl::walk(&memory, &mappings, &musl::About { exe, patch }));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
