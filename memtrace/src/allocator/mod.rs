@@ -13,5 +13,6 @@ pub mod memory;
 pub mod musl;
 pub mod pages;
 pub mod pymalloc;
+pub mod tcmalloc;
 pub mod walked;
 pub mod window;

@@ -11,6 +11,7 @@ use crate::allocator::{
     mappings::Mappings,
     pymalloc,
     musl,
+    musl, tcmalloc,
     walked::{Unwalked, Walked},
 };
 
@@ -51,6 +52,12 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
         musl::patch_version(&file)
     });
     found.add(musl::walk(&memory, &mappings, &musl::About { exe, patch }));
+    let tcmalloc = mappings.iter().find(|mapping| tcmalloc::is_tcmalloc(mapping.path()));
+    let version = tcmalloc.and_then(|tcmalloc| {
+        let file = mapped_file(tgid, tcmalloc).and_then(read_mapped).ok()?;
+        tcmalloc::version(&file)
+    });
+    found.add(tcmalloc::walk(&memory, &mappings, &tcmalloc::About { exe, version }));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
