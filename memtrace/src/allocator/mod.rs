@@ -10,6 +10,7 @@ pub mod jemalloc;
 pub mod jvm;
 pub mod mappings;
 pub mod memory;
+pub mod mimalloc;
 pub mod musl;
 pub mod pages;
 pub mod pymalloc;

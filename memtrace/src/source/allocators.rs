@@ -12,6 +12,7 @@ use crate::allocator::{
     pymalloc,
     musl,
     musl, tcmalloc,
+    mimalloc, musl, tcmalloc,
     walked::{Unwalked, Walked},
 };
 
@@ -58,6 +59,7 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
         tcmalloc::version(&file)
     });
     found.add(tcmalloc::walk(&memory, &mappings, &tcmalloc::About { exe, version }));
+    found.add(mimalloc::walk(&memory, &mappings));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
