@@ -62,7 +62,7 @@ pub(super) fn context<M: ReadMemory>(
 fn candidate(mappings: &Mappings, words: &[u64]) -> Option<Context> {
     let (secret, areas) = (words[0], words[AREA_HEAD]);
     let is_area = |area: u64| {
-        area != 0 && area % PAGE == 0 && mappings.at(area).is_some_and(is_private_writable)
+        area != 0 && area.is_multiple_of(PAGE) && mappings.at(area).is_some_and(is_private_writable)
     };
     let is_one =
         secret != 0 && words[INIT_DONE] as u32 == 1 && is_area(areas) && is_area(words[AREA_TAIL]);
@@ -85,7 +85,7 @@ pub fn is_musl(path: &str) -> bool {
 /// Returns the third part of musl's version 1.2 out of the contents of its file: the dynamic linker
 /// tells it (src/internal/version.c).
 pub fn patch_version(file: &[u8]) -> Option<u32> {
-    const BEFORE: &[u8] = b"\01.2.";
+    const BEFORE: &[u8] = b"\x001.2.";
     let places = file.windows(BEFORE.len() + 2).filter(|bytes| bytes.starts_with(BEFORE));
     let mut digits = places.map(|bytes| (bytes[BEFORE.len()], bytes[BEFORE.len() + 1]));
     let (digit, _) = digits

@@ -104,7 +104,7 @@ impl Group {
         /// What every slot keeps at its end (`IB`).
         const TAIL: u64 = 4;
         let end = slot.end - TAIL;
-        if self.last == 0 || (slot.start - 1 ^ end) < 2 * PAGE {
+        if self.last == 0 || ((slot.start - 1) ^ end) < 2 * PAGE {
             return slot.end..slot.end;
         }
         slot.start.next_multiple_of(PAGE)..end & !(PAGE - 1)

@@ -39,7 +39,7 @@ impl<'a, M: ReadMemory> Words<'a, M> {
 
     /// Returns a word; `None` when it is not there to be read.
     pub(super) fn word(&mut self, address: u64) -> io::Result<Option<u64>> {
-        if address % 8 != 0 {
+        if !address.is_multiple_of(8) {
             return Ok(None);
         }
         let page = address & !(PAGE - 1);

@@ -84,7 +84,7 @@ pub(super) fn page_heap(mappings: &Mappings, start: u64, words: &[u64]) -> Optio
         // `kMaxPages`, by two: normal and returned. A page of tcmalloc has 4 to 256 KiB.
         let lists = (heads / 2).checked_ilog2()?;
         let shift = 20_u32.checked_sub(lists).filter(|shift| (12..=18).contains(shift))?;
-        let lists_start = start + (at - (2 * span::WORDS << lists)) as u64 * 8;
+        let lists_start = start + (at - ((2 * span::WORDS) << lists)) as u64 * 8;
         let bits = ADDRESS_BITS - shift;
         let root_bits = bits - bits.div_ceil(2);
         let root = lists_start.checked_sub(ROOT_END + (8 << root_bits))?;
@@ -96,8 +96,9 @@ pub(super) fn page_heap(mappings: &Mappings, start: u64, words: &[u64]) -> Optio
 fn is_head(mappings: &Mappings, start: u64, words: &[u64], at: usize) -> bool {
     let own = start + at as u64 * 8;
     let head = &words[at..at + span::WORDS];
-    let is_link =
-        |link: u64| link == own || link != 0 && link % 8 == 0 && mappings.is_private_writable(link);
+    let is_link = |link: u64| {
+        link == own || link != 0 && link.is_multiple_of(8) && mappings.is_private_writable(link)
+    };
     [START, LENGTH, OBJECTS, BITS].iter().all(|&field| head[field] == 0)
         && (head[NEXT] == own) == (head[PREV] == own)
         && is_link(head[NEXT])

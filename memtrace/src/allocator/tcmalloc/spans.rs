@@ -98,7 +98,7 @@ impl<'a, M: ReadMemory> Walk<'a, M> {
         let mut done = 0;
         for mapping in self.mappings.iter().filter(|mapping| is_private_writable(mapping)) {
             let first = (mapping.start >> (shift + leaf_bits)).max(done);
-            let last = mapping.end - 1 >> (shift + leaf_bits);
+            let last = (mapping.end - 1) >> (shift + leaf_bits);
             for index in first..=last.min((1 << root_bits) - 1) {
                 done = index + 1;
                 let leaf = self.words.word(root + index * 8)?.unwrap_or(0);
@@ -149,7 +149,7 @@ impl<'a, M: ReadMemory> Walk<'a, M> {
         if words[START] != page || length == 0 || length >> (ADDRESS_BITS - self.heap.shift) != 0 {
             return Ok(None);
         }
-        let range = page << self.heap.shift..page + length << self.heap.shift;
+        let range = page << self.heap.shift..(page + length) << self.heap.shift;
         let bits = words[BITS];
         let span = Span {
             objects: words[OBJECTS],
