@@ -99,10 +99,10 @@ mod tests {
 
     #[test]
     fn a_file_tells_its_version() {
-        assert_eq!(patch_version(b"x\01.2.3\0musl libc"), Some(3));
-        assert_eq!(patch_version(b"\01.2.x\0\01.2.5-git-7-gabc\0"), Some(5));
-        assert_eq!(patch_version(b"\01.1.24\0"), None);
-        assert_eq!(patch_version(b"\01.2.3"), None);
+        assert_eq!(patch_version(b"x\x001.2.3\0musl libc"), Some(3));
+        assert_eq!(patch_version(b"\x001.2.x\0\x001.2.5-git-7-gabc\0"), Some(5));
+        assert_eq!(patch_version(b"\x001.1.24\0"), None);
+        assert_eq!(patch_version(b"\x001.2.3"), None);
         assert_eq!(patch_version(b""), None);
     }
 
