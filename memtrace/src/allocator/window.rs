@@ -49,13 +49,9 @@ impl Window {
     #[inline]
     pub fn words(&self, address: u64) -> [u64; (AHEAD / 8) as usize] {
         let at = address.wrapping_sub(self.start) as usize;
-        let mut words = [0; (AHEAD / 8) as usize];
-        if let Some(bytes) = self.bytes.get(at..at.saturating_add(AHEAD as usize)) {
-            for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-                *word = memory_word(bytes);
-            }
-        }
-        words
+        let bytes = self.bytes.get(at..).and_then(<[u8]>::first_chunk::<{ AHEAD as usize }>);
+        let (words, _) = bytes.map_or(&[][..], |bytes| bytes).as_chunks::<8>();
+        std::array::from_fn(|index| words.get(index).map_or(0, |word| u64::from_le_bytes(*word)))
     }
 
     /// Returns a word in the window; 0 outside of it.

@@ -9,10 +9,7 @@ use super::{
 use crate::allocator::{
     glibc, jemalloc, jvm,
     mappings::Mappings,
-    pymalloc,
-    musl,
-    musl, tcmalloc,
-    mimalloc, musl, tcmalloc,
+    mimalloc, musl, pymalloc, tcmalloc,
     walked::{Unwalked, Walked},
 };
 
@@ -31,35 +28,22 @@ pub struct Allocators {
 pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     let memory = ProcessMemory::open(tgid)?;
     let mappings = Mappings::new(procfs::maps(tgid)?);
-    let libc = mappings.iter().find(|mapping| glibc::is_libc(mapping.path()));
-    let minor = libc.and_then(|libc| {
-        let file = mapped_file(tgid, libc).and_then(read_mapped).ok()?;
-        glibc::minor_version(&file)
-    });
     let exe = std::fs::read_link(memory_dir(tgid) + "/exe").ok();
     let exe = exe.map(|path| path.to_string_lossy().into_owned());
     let exe = exe.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
-    let about = glibc::About { exe, minor, is_stopped };
+    let minor = version(tgid, &mappings, glibc::is_libc, glibc::minor_version);
+    let patch = version(tgid, &mappings, musl::is_musl, musl::patch_version);
+    let of_tcmalloc = version(tgid, &mappings, tcmalloc::is_tcmalloc, tcmalloc::version);
+    let background = || Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD));
+
     let mut found = Allocators::default();
-    found.add(glibc::walk(&memory, &mappings, &about));
+    found.add(glibc::walk(&memory, &mappings, &glibc::About { exe, minor, is_stopped }));
+    found.add(musl::walk(&memory, &mappings, &musl::About { exe, patch }));
+    found.add(jemalloc::walk(&memory, &mappings, background));
+    found.add(tcmalloc::walk(&memory, &mappings, &tcmalloc::About { exe, version: of_tcmalloc }));
+    found.add(mimalloc::walk(&memory, &mappings));
     found.add(pymalloc::walk(&memory, &mappings, exe));
     found.add(jvm::walk(&memory, &mappings));
-    found.add(jemalloc::walk(&memory, &mappings, || {
-        Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD))
-    }));
-    let libc = mappings.iter().find(|mapping| musl::is_musl(mapping.path()));
-    let patch = libc.and_then(|libc| {
-        let file = mapped_file(tgid, libc).and_then(read_mapped).ok()?;
-        musl::patch_version(&file)
-    });
-    found.add(musl::walk(&memory, &mappings, &musl::About { exe, patch }));
-    let tcmalloc = mappings.iter().find(|mapping| tcmalloc::is_tcmalloc(mapping.path()));
-    let version = tcmalloc.and_then(|tcmalloc| {
-        let file = mapped_file(tgid, tcmalloc).and_then(read_mapped).ok()?;
-        tcmalloc::version(&file)
-    });
-    found.add(tcmalloc::walk(&memory, &mappings, &tcmalloc::About { exe, version }));
-    found.add(mimalloc::walk(&memory, &mappings));
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
@@ -76,6 +60,17 @@ impl Allocators {
             Err(unwalked) => self.unwalked.push(unwalked),
         }
     }
+}
+
+/// Returns the version that a mapped library tells in its file.
+fn version<T>(
+    tgid: u32,
+    mappings: &Mappings,
+    is_library: impl Fn(&str) -> bool,
+    version: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
+    let library = mappings.iter().find(|mapping| is_library(mapping.path()))?;
+    version(&mapped_file(tgid, library).and_then(read_mapped).ok()?)
 }
 
 /// Tells whether one of the threads of a process has a name.

@@ -63,11 +63,11 @@ pub fn walk<M: ReadMemory>(memory: &M, mappings: &Mappings) -> Result<Walked, Un
     walked.version = file.and_then(|file| version(file.path()));
     let (frees, shared) = (found.frames.own * PAGE, found.frames.shared * PAGE);
     let partly_used = found.pages.partly_used;
-    let edges = found.pages.free.saturating_sub(frees + shared).saturating_sub(partly_used);
+    let held = found.pages.free.saturating_sub(frees + shared).saturating_sub(partly_used);
     // `mi_collect` of 2.0.9 and 2.1.2 gives back nothing that is in a segment (`_mi_segment_thread_collect`,
     // src/segment.c); later ones do, each thread its own.
     if !layout.page.is_packed {
-        walked.trim = Some(Trim { frees, shared, partly_used, edges, ..Trim::default() });
+        walked.trim = Some(Trim { frees, shared, partly_used, held, ..Trim::default() });
     }
     walked.free_resident = Some(found.pages.free);
     walked.free_by_region = found.pages.by_region;

@@ -105,7 +105,7 @@ fn what_is_free_is_told_in_every_layout() {
         assert_eq!(walked.in_use, 5 * SLICE - 11 * BLOCK);
         assert_eq!(walked.free_resident, Some(5 * BLOCK));
         assert_eq!(walked.free_by_region, BTreeMap::from([(START, 5 * BLOCK)]));
-        let trim = walked.trim.map(|trim| (trim.frees, trim.partly_used, trim.edges));
+        let trim = walked.trim.map(|trim| (trim.frees, trim.partly_used, trim.held));
         assert_eq!(trim, (!layout.page.is_packed).then_some((PAGE, 0, 4 * BLOCK)));
         assert_eq!(walked.version.as_deref(), Some("2.1"));
     }

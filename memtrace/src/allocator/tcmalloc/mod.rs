@@ -81,10 +81,10 @@ pub fn walk<M: ReadMemory>(
         walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
     let (frees, shared) = (found.frames.own * PAGE, found.frames.shared * PAGE);
     let OnPages { resident: _, free, partly_used, cached, by_region } = found.pages;
-    let edges = [frees, shared, partly_used, cached]
+    let held = [frees, shared, partly_used, cached]
         .iter()
         .fold(free, |rest, &part| rest.saturating_sub(part));
-    walked.trim = Some(Trim { frees, shared, partly_used, cached, edges, other_tops: 0 });
+    walked.trim = Some(Trim { frees, shared, partly_used, cached, held, ..Trim::default() });
     walked.free_resident = Some(free);
     walked.free_by_region = by_region;
     Ok(walked)

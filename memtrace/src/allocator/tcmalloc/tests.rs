@@ -133,7 +133,7 @@ fn what_is_free_is_told_by_its_place() {
     assert_eq!(walked.free_by_region, BTreeMap::from([(HEAP, free)]));
     let trim = walked.trim.unwrap();
     assert_eq!(trim.frees, FREE);
-    assert_eq!(trim.frees + trim.partly_used + trim.cached + trim.edges, free);
+    assert_eq!(trim.frees + trim.partly_used + trim.cached + trim.held, free);
 }
 
 #[test]
