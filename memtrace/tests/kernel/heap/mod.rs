@@ -1,5 +1,6 @@
 //! `memtrace report` on programs that know what their allocator holds.
 
+mod others;
 pub(crate) mod workload;
 
 use std::process::Command;
@@ -38,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("heap::a_process_that_stands_still_goes_on", goes_on),
         trial("heap::a_heap_that_changes_is_nearly_right", changing),
     ]);
+    trials.extend(others::trials());
     trials
 }
 
@@ -72,15 +74,20 @@ impl Heap {
 
     /// Returns what memtrace says of it.
     fn report(&self, options: &[&str]) -> Result<Value, Failed> {
-        let mut command = Command::new(memtrace());
-        command.args(["report", "--format", "json"]).args(options).arg(self.0.pid().to_string());
-        let output = command.output()?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-        }
-        let mut report: Value = serde_json::from_slice(&output.stdout)?;
-        Ok(report["processes"][0].take())
+        report(self.0.pid(), options)
     }
+}
+
+/// Returns what memtrace says of a process.
+fn report(pid: u32, options: &[&str]) -> Result<Value, Failed> {
+    let mut command = Command::new(memtrace());
+    command.args(["report", "--format", "json"]).args(options).arg(pid.to_string());
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let mut report: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(report["processes"][0].take())
 }
 
 /// Returns what glibc holds in all arenas, without what thread caches do.
