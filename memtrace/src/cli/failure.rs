@@ -40,8 +40,8 @@ impl Failure {
     }
 
     /// Returns that what was asked about is not there any more.
-    pub(super) fn gone(error: anyhow::Error, hint: impl Into<String>) -> Self {
-        Self::new(Self::FAILED, anyhow::Error::from(Vanished).context(error), hint)
+    pub(super) fn gone(what: String, hint: impl Into<String>) -> Self {
+        Self::new(Self::FAILED, Vanished(what).into(), hint)
     }
 
     /// Tells whether it is only that a process is not there any more.
@@ -62,8 +62,8 @@ impl Failure {
 
 /// What was asked about ended meanwhile.
 #[derive(Debug, thiserror::Error)]
-#[error("it is gone")]
-struct Vanished;
+#[error("{0}")]
+struct Vanished(String);
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {

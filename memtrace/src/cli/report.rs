@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io, process::ExitCode, thread, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -107,10 +107,10 @@ impl Report {
         }
         if looks.is_empty() && !self.all {
             let what = match self.pids.as_slice() {
-                [pid] => format!("process {pid} exited while it was looked at"),
+                [pid] => format!("process {pid} ended while it was looked at"),
                 pids => format!("all {} processes are gone", pids.len()),
             };
-            return Err(Failure::gone(anyhow!(what), "nothing can be said of it"));
+            return Err(Failure::gone(what, "it exited, or became other programs too fast"));
         }
         Ok((look::report(looks, start_ns)?, gone))
     }
@@ -135,10 +135,20 @@ impl Report {
         Ok((found, gone))
     }
 
-    fn look_at(&self, pid: u32, found: Found) -> io::Result<Look> {
-        let mut look = Look::at(pid, found, self.cold.is_some())?;
-        look.walk(self.exact)?;
-        Ok(look)
+    fn look_at(&self, pid: u32, mut found: Found) -> io::Result<Look> {
+        /// Times that a process is looked at again that became another program meanwhile.
+        const MOST_EXECS: usize = 5;
+        for _ in 0..MOST_EXECS {
+            let looked = Look::at(pid, found, self.cold.is_some()).and_then(|mut look| {
+                look.walk(self.exact)?;
+                Ok(look)
+            });
+            match (looked, procfs::find(pid)) {
+                (Err(error), Ok(Some(now))) if procfs::is_gone(&error) => found = now,
+                (looked, _) => return looked,
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
     }
 }
 

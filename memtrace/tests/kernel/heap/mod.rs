@@ -1,6 +1,7 @@
 //! `memtrace report` on programs that know what their allocator holds.
 
 mod others;
+mod servers;
 pub(crate) mod workload;
 
 use std::process::Command;
@@ -40,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("heap::a_heap_that_changes_is_nearly_right", changing),
     ]);
     trials.extend(others::trials());
+    trials.extend(servers::trials());
     trials
 }
 
