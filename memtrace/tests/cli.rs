@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use assert_cmd::assert::Assert;
@@ -233,7 +233,15 @@ struct Sleep(std::process::Child);
 
 impl Sleep {
     fn new() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().expect("sleep is everywhere"))
+        let sleep = Self(Command::new("sleep").arg("1000").spawn().expect("sleep is everywhere"));
+        // It waits when it is in clock_nanosleep (proc_pid_syscall(5)).
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let call = format!("/proc/{}/syscall", sleep.pid());
+        while !fs::read_to_string(&call).is_ok_and(|call| call.starts_with("230 ")) {
+            assert!(Instant::now() < deadline, "sleep does not sleep");
+            thread::yield_now();
+        }
+        sleep
     }
 
     fn pid(&self) -> String {

@@ -1,6 +1,7 @@
 //! The commands: one file each. Only this folder and `sink` print.
 
 mod attach;
+mod classes;
 mod doctor;
 mod failure;
 mod ledger;
@@ -91,6 +92,10 @@ struct Tracing {
         default_missing_value = "calls"
     )]
     events: Option<EventKind>,
+    /// Walks the heaps of the traced processes again and again, each time after so long, and adds a line
+    /// to the stream: what is live, and what is free but still held.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "events")]
+    walk: Option<Duration>,
     /// What the figures rest on; each level costs more than the one before it. The default is the
     /// most that this kernel gives.
     #[arg(long, value_enum, value_name = "LEVEL")]

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write as _},
     ops::Range,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,6 +21,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Common, EventKind, Format, Tracing,
+    classes::Classes,
     look::{Found, walk_allocators},
     status::Status,
 };
@@ -49,6 +51,7 @@ pub(super) struct Tracer {
     stream: Option<Format>,
     start_ns: u64,
     status: Status,
+    classes: Classes,
     /// The trace that is kept, for `memtrace replay`.
     kept: Option<TraceWriter<BufWriter<File>>>,
 }
@@ -92,6 +95,7 @@ impl Tracer {
             stream: tracing.events.map(|_| common.format),
             start_ns,
             status: Status::new(tracing.events.is_some()),
+            classes: Classes::new(tracing.walk),
             kept: kept.map(|file| begin_trace(file, start_ns, evidence)).transpose()?,
         })
     }
@@ -139,11 +143,13 @@ impl Tracer {
                     break;
                 }
                 is_due = self.follower.turn() => is_due?,
+                () = until(self.classes.next()) => false,
             };
             if is_due {
                 self.heal()?;
             }
             self.drain();
+            self.tell_classes()?;
         }
         self.drain();
         self.heal()?;
@@ -178,6 +184,17 @@ impl Tracer {
             }
         });
         write_lines(&mut lines);
+    }
+
+    /// Adds what is live and what is free to the stream, if it is time to.
+    fn tell_classes(&mut self) -> Result<()> {
+        let Some(format) = self.stream else { return Ok(()) };
+        let mut lines = String::new();
+        for change in self.classes.lines(self.follower.model())? {
+            push_line(&mut lines, &change, format, self.start_ns);
+        }
+        write_lines(&mut lines);
+        Ok(())
     }
 
     /// Looks for lost records, and shows the status line.
@@ -250,8 +267,16 @@ pub(super) fn trim() {
     }
 }
 
+/// Waits until a moment; for ever without one.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Reads what a process has resident, and what holds frames that it gave up.
-fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
+pub(super) fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
     // What is resident comes last: the books are read right after it.
     let Found { walked, unwalked } = walk_allocators(tgid, false)?;
     let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;

@@ -3,6 +3,8 @@
 use memtrace_common::{Path, Syscall};
 use serde::Serialize;
 
+use super::report::RegionReport;
+
 /// One line of the live stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
@@ -67,6 +69,21 @@ pub enum What {
     Exit {
         /// Exit code, or 128 and the signal that ended it.
         code: i32,
+    },
+    /// What it holds, as it was asked for every so often.
+    Memory {
+        /// Frames that it has mapped, in bytes.
+        resident: Option<u64>,
+        /// Resident and not known to be free.
+        live: Option<u64>,
+        /// Resident and free in its allocators.
+        free_resident: Option<u64>,
+        /// `MADV_FREE`d and not yet taken.
+        lazy_free: Option<u64>,
+        /// What a trim would give back.
+        trimmable: Option<u64>,
+        /// Its regions that have frames.
+        regions: Vec<RegionReport>,
     },
     /// Its address space was torn down.
     MmEnd {

@@ -42,6 +42,14 @@ fn words(what: &What) -> String {
         }
         What::Exec { path } => format!("{:<8} {}", "exec", printable(path)),
         What::Exit { code } => format!("+++ exited with {} +++", exit_code(*code)),
+        What::Memory { resident, live, free_resident, lazy_free, trimmable, regions: _ } => {
+            let [resident, live, free, lazy, trim] =
+                [resident, live, free_resident, lazy_free, trimmable].map(|bytes| known(*bytes));
+            format!(
+                "{:<8} resident {resident}  live {live}  free {free}  lazy free {lazy}  trimmable {trim}",
+                "memory"
+            )
+        }
         What::MmEnd { zapped, freed } => {
             format!("{:<8} zapped {}  freed {}", "teardown", known(*zapped), known(*freed))
         }

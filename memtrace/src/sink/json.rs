@@ -114,6 +114,14 @@ mod tests {
             line(What::Exec { path: "/bin/true".into() }),
             line(What::Exit { code: 137 }),
             line(What::MmEnd { zapped: Some(4096), freed: None }),
+            line(What::Memory {
+                resident: Some(8192),
+                live: Some(4096),
+                free_resident: Some(4096),
+                lazy_free: None,
+                trimmable: Some(0),
+                regions: vec![],
+            }),
         ];
         assert_snapshot!(lines.join("\n"), @r#"
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"fault","address":"0x1000","access":"write","from_kernel":false}
@@ -121,6 +129,7 @@ mod tests {
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"exec","path":"/bin/true"}
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"exit","code":137}
         {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"mm_end","zapped":4096,"freed":null}
+        {"time_ns":1234567,"tgid":4242,"tid":4243,"event":"memory","resident":8192,"live":4096,"free_resident":4096,"lazy_free":null,"trimmable":0,"regions":[]}
         "#);
     }
 

@@ -4,13 +4,17 @@ mod others;
 mod servers;
 pub(crate) mod workload;
 
-use std::process::Command;
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use self::workload::{CHUNKS, LAZY_PAGES};
-use super::driver::{PAGE, Started, memtrace, trial};
+use super::driver::{PAGE, Started, memtrace, scratch, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     // What each is expected to have among its findings, and not to have.
@@ -39,6 +43,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("heap::lazily_free_memory_is_not_live", lazily_free),
         trial("heap::a_process_that_stands_still_goes_on", goes_on),
         trial("heap::a_heap_that_changes_is_nearly_right", changing),
+        trial("heap::walks_join_the_stream", streamed),
+        trial("heap::a_process_goes_on_when_memtrace_is_killed_over_it", killed),
     ]);
     trials.extend(others::trials());
     trials.extend(servers::trials());
@@ -223,4 +229,84 @@ fn changing() -> Result<(), Failed> {
         return Err(format!("off by {:.2} % on average", 100.0 * sum / LOOKS as f64).into());
     }
     Ok(())
+}
+
+/// Each walk of a traced process is a line of the stream, with the figures of a report.
+fn streamed() -> Result<(), Failed> {
+    let heap = Heap::new("pinned")?;
+    let wanted = heap.report(&[])?;
+    let place = scratch("walked.json");
+    let output = Command::new(memtrace())
+        .args([
+            "attach",
+            "--events",
+            "--walk",
+            "50ms",
+            "--duration",
+            "1s",
+            "--format",
+            "json",
+            "-o",
+        ])
+        .arg(&place)
+        .arg(heap.0.pid().to_string())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let attached: Value = serde_json::from_str(&fs::read_to_string(&place)?)?;
+    fs::remove_file(&place)?;
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let memory: Vec<Value> = lines.filter(|line| line["event"] == "memory").collect();
+    if memory.len() < 2 {
+        return Err(format!("only {} walks in a second: {said}", memory.len()).into());
+    }
+    let free = &wanted["memory"]["freed_not_reclaimed"]["allocator"];
+    let regions = |line: &Value| -> u64 {
+        let regions = line["regions"].as_array().into_iter().flatten();
+        regions.map(|region| number(&region["free_resident"])).sum()
+    };
+    for line in &memory {
+        if line["free_resident"] != *free || regions(line) != number(free) {
+            return Err(format!("{free} is free, not as in {line}").into());
+        }
+    }
+    let of_attach = &attached["processes"][0]["memory"]["freed_not_reclaimed"]["allocator"];
+    if of_attach != free {
+        return Err(format!("attach says {of_attach}, report {free}").into());
+    }
+    Ok(())
+}
+
+/// Killed again and again while it has a process stopped: the kernel lets that go on.
+fn killed() -> Result<(), Failed> {
+    let mut heap = Heap::new("scattered")?;
+    let before = heap.says("figures")?;
+    let mut was_stopped = false;
+    for delay in 0..40 {
+        let mut child = Command::new(memtrace())
+            .args(["report", "--exact", "--format", "json"])
+            .arg(heap.0.pid().to_string())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(delay) {
+            was_stopped |= state(heap.0.pid())? == Some('t');
+        }
+        child.kill()?;
+        child.wait()?;
+        // Whatever it was doing, it answers.
+        let now = heap.says("figures")?;
+        if now != before || state(heap.0.pid())? == Some('t') {
+            return Err(format!("{now:?} was {before:?}").into());
+        }
+    }
+    if !was_stopped {
+        return Err("it was never seen standing still".into());
+    }
+    Ok(())
+}
+
+/// Returns the state of a process, as in `/proc/PID/stat`.
+fn state(pid: u32) -> Result<Option<char>, Failed> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next()))
 }
