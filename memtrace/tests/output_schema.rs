@@ -107,7 +107,7 @@ fn null_stands_only_where_the_type_has_an_option() {
             assert_refused(&report, &format!("{pointer} is null"));
         }
     }
-    assert_eq!(nullable, 52 + 6 * Path::ALL.len());
+    assert_eq!(nullable, 53 + 6 * Path::ALL.len());
 }
 
 #[test]
@@ -333,6 +333,7 @@ fn known() -> Report {
                 locked: 0,
                 free_resident: Some(4096),
                 trimmable: Some(0),
+                trimmable_late: Some(0),
                 remains: Some(Remains { partly_used: 4096, ..Remains::default() }),
                 settings: [("mmap_threshold", 131_072)].into(),
                 arenas: vec![ArenaReport {
@@ -402,6 +403,7 @@ fn unknown() -> Report {
     allocator.version = None;
     allocator.free_resident = None;
     allocator.trimmable = None;
+    allocator.trimmable_late = None;
     allocator.remains = None;
     let arena = &mut allocator.arenas[0];
     (arena.free_resident, arena.trimmable, arena.threads) = (None, None, None);

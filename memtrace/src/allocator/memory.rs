@@ -34,6 +34,9 @@ impl PageState {
     }
 }
 
+/// Bytes of a huge page.
+pub const HUGE_PAGE: u64 = 512 * PAGE;
+
 /// A piece of memory to be read.
 #[derive(Debug)]
 pub struct Piece<'a> {
@@ -54,6 +57,11 @@ pub trait ReadMemory {
     ///
     /// Errors: the process is gone, or may not be looked at.
     fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()>;
+
+    /// Tells whether a page is part of a huge page that is mapped as a whole; false where nobody knows.
+    fn is_huge(&self, _page: u64) -> bool {
+        false
+    }
 
     /// Reads words; `None` when not every page of them is there to be read.
     ///

@@ -40,6 +40,8 @@ pub struct Walked {
 pub struct Trim {
     /// Frames that the kernel would get back.
     pub frees: u64,
+    /// Of these, parts of huge pages of which others stay: the kernel gets them when it splits those.
+    pub late: u64,
     /// Pages that would leave this process, but whose frames others have too.
     pub shared: u64,
     /// Free memory at the top of arenas that no trim touches.

@@ -67,6 +67,10 @@ impl ReadMemory for ProcessMemory {
         Ok(())
     }
 
+    fn is_huge(&self, page: u64) -> bool {
+        pagemap::is_huge(&self.pagemap, page)
+    }
+
     /// Pages that others have too are read through `/proc/PID/mem`: `process_vm_readv` would give the
     /// process copies of its own of them, since it pins what it reads (mm/gup.c, `gup_must_unshare`, since
     /// 6.0), and a forked child would grow by what is read.

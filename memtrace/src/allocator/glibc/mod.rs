@@ -154,6 +154,7 @@ fn sum(
             walked.unknown += found.unknown;
             walked.resyncs += found.resyncs;
             trim.frees += found.trimmed;
+            trim.late += found.trimmed_late;
             trim.shared += found.trimmed_shared;
             trim.other_tops += found.other_top;
             trim.partly_used += found.pages.partly_used;

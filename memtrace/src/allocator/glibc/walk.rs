@@ -17,7 +17,7 @@ use super::{
 use crate::{
     allocator::{
         mappings::Mappings,
-        memory::ReadMemory,
+        memory::{HUGE_PAGE, ReadMemory},
         pages::{OnPages, Pages, Sum, Use},
         window::Window,
     },
@@ -41,6 +41,8 @@ pub(super) struct Found {
     /// the top that it does not touch.
     pub(super) trimmed: u64,
     pub(super) trimmed_shared: u64,
+    /// Of the first, parts of huge pages of which others stay.
+    pub(super) trimmed_late: u64,
     pub(super) other_top: u64,
     /// 0 when every fastbin chunk is the next of one other, or the head of a list.
     pub(super) fast_links: u64,
@@ -81,6 +83,8 @@ struct Place<'a, 'm, M> {
     /// A chunk whose head was read: that of each is read once, and says whether the one before is free.
     head_of: u64,
     head: Head,
+    /// A huge page's place that was asked about, and whether there is one.
+    huge: (u64, bool),
     /// Start of the free chunks that a trim would make one.
     run: Option<u64>,
 }
@@ -117,6 +121,7 @@ impl<'m, M: ReadMemory> Walk<'m, M> {
             found: Found::default(),
             head_of: 0,
             head: Head::default(),
+            huge: (u64::MAX, false),
             run: None,
         };
         let mut chunk = heap.first;
@@ -275,10 +280,32 @@ impl<M: ReadMemory> Place<'_, '_, M> {
         if range.is_empty() {
             return Ok(());
         }
+        self.found.trimmed_late += self.parts_of_huge_pages(&range);
         let frames = self.pages.count(range)?;
         self.found.trimmed += frames.own * PAGE;
         self.found.trimmed_shared += frames.shared * PAGE;
         Ok(())
+    }
+
+    /// Returns the bytes at the edges of a range that are parts of huge pages which reach beyond it: the
+    /// kernel frees their frames when it splits those, under pressure.
+    fn parts_of_huge_pages(&mut self, range: &Range<u64>) -> u64 {
+        let (first, last) = (range.start / HUGE_PAGE, (range.end - 1) / HUGE_PAGE);
+        let mut parts = 0;
+        for block in [first, last].into_iter().take(if first == last { 1 } else { 2 }) {
+            let whole = block * HUGE_PAGE..(block + 1) * HUGE_PAGE;
+            let part = range.start.max(whole.start)..range.end.min(whole.end);
+            if part == whole {
+                continue;
+            }
+            if self.huge.0 != block {
+                self.huge = (block, self.memory.is_huge(part.start));
+            }
+            if self.huge.1 {
+                parts += part.end - part.start;
+            }
+        }
+        parts
     }
 
     /// The heap goes on where it was not looked at.

@@ -35,6 +35,7 @@ pub(super) fn allocator(walked: &Walked) -> AllocatorReport {
         locked: *locked,
         free_resident: *free_resident,
         trimmable: trim.map(|trim| trim.frees),
+        trimmable_late: trim.map(|trim| trim.late),
         remains: trim.map(remains),
         settings: settings.clone(),
         arenas: arenas.iter().map(arena).collect(),
@@ -42,7 +43,7 @@ pub(super) fn allocator(walked: &Walked) -> AllocatorReport {
 }
 
 const fn remains(trim: Trim) -> Remains {
-    let Trim { frees: _, shared, other_tops, partly_used, cached, held, edges } = trim;
+    let Trim { frees: _, late: _, shared, other_tops, partly_used, cached, held, edges } = trim;
     Remains { partly_used, other_tops, cached, shared, held, edges }
 }
 

@@ -29,6 +29,8 @@ pub struct AllocatorReport {
     pub free_resident: Option<u64>,
     /// Frames that a trim would free.
     pub trimmable: Option<u64>,
+    /// Of these, parts of huge pages of which others stay: the kernel gets them when it splits those.
+    pub trimmable_late: Option<u64>,
     /// Free resident bytes that stay after a trim, by why.
     pub remains: Option<Remains>,
     /// What it is set to, in its own words.

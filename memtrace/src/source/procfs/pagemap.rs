@@ -51,6 +51,25 @@ const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
 const IS_ZERO: u64 = 1 << 5;
 
+/// `PAGE_IS_HUGE`.
+const IS_HUGE: u64 = 1 << 6;
+
+/// Tells whether a page is part of a huge page that is mapped as a whole. Before Linux 6.7 nobody does.
+pub fn is_huge(pagemap: &File, page: u64) -> bool {
+    let mut found = [PageRegion::default(); 1];
+    let mut argument = ScanArgument {
+        size: size_of::<ScanArgument>() as u64,
+        start: page,
+        end: page + PAGE,
+        vec: found.as_mut_ptr() as u64,
+        vec_len: found.len() as u64,
+        category_mask: IS_HUGE,
+        return_mask: IS_HUGE,
+        ..ScanArgument::default()
+    };
+    scan_once(pagemap, &mut argument).is_ok_and(|count| count > 0)
+}
+
 /// `struct pm_scan_arg`.
 #[repr(C)]
 #[derive(Default)]

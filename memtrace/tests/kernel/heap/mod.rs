@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 use serde_json::Value;
 
 use self::workload::{CHUNKS, LAZY_PAGES};
-use super::driver::{PAGE, Started, memtrace, scratch, trial};
+use super::driver::{PAGE, Started, kernel, memtrace, scratch, size, trial, trial_or_ignored};
 
 pub(crate) fn trials() -> Vec<Trial> {
     // What each is expected to have among its findings, and not to have.
@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect();
     trials.extend([
         trial("heap::a_trim_in_a_forked_child_frees_nothing", forked),
+        trial_or_ignored("heap::parts_of_huge_pages_come_back_late", huge),
         trial("heap::lazily_free_memory_is_not_live", lazily_free),
         trial("heap::a_process_that_stands_still_goes_on", goes_on),
         trial("heap::a_heap_that_changes_is_nearly_right", changing),
@@ -180,6 +181,29 @@ fn forked() -> Result<(), Failed> {
         return Err(format!("the trim took {} from it", parent.anon - after.anon).into());
     }
     Ok(())
+}
+
+/// A trim takes half of each huge page: nobody gets those frames at once.
+fn huge() -> Result<Completion, Failed> {
+    let mut heap = Heap::new("huge")?;
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps_rollup", heap.0.pid()))?;
+    let huge_pages = size(&smaps, "AnonHugePages:").unwrap_or(0);
+    if huge_pages < 32 << 20 {
+        return Ok(Completion::ignored_with("optional: no huge pages are to be had"));
+    }
+    if kernel()? < (6, 7) {
+        return Ok(Completion::ignored_with("optional: no PAGEMAP_SCAN before 6.7"));
+    }
+    let before = heap.says("figures")?;
+    let process = heap.report(&["--exact"])?;
+    let after = heap.says("trim")?;
+    let glibc = glibc(&process)?;
+    let (trimmable, late) = (number(&glibc["trimmable"]), number(&glibc["trimmable_late"]));
+    if trimmable != before.anon - after.anon || late > trimmable || late < huge_pages / 4 {
+        let gave = before.anon - after.anon;
+        return Err(format!("{gave} were trimmed, of {huge_pages} in huge pages: {glibc}").into());
+    }
+    Ok(Completion::Completed)
 }
 
 fn lazily_free() -> Result<(), Failed> {

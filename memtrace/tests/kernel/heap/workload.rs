@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use super::super::workload::{Mapped, say};
+use super::super::workload::{Mapped, forbid_huge_pages, say};
 
 /// Chunks that are freed, of 1000 bytes each.
 pub(crate) const CHUNKS: usize = 64 << 10;
@@ -100,14 +100,14 @@ pub(crate) fn run(args: &[String]) {
         // Large ones are mappings of their own, and half of them goes back at once.
         "blocks" => Chunks::new(20, 8 << 20).free(|index| index % 2 == 0),
         "cached" => {
-            if std::env::var_os(TUNABLES).is_none() {
-                let error = Command::new("/proc/self/exe")
-                    .args(["--workload", "heap", "cached"])
-                    .env(TUNABLES, "glibc.malloc.tcache_count=65535")
-                    .exec();
-                panic!("cannot start again: {error}");
-            }
+            tuned("cached", "glibc.malloc.tcache_count=65535");
             Chunks::new(CHUNKS - 1, 1000).free(|_| true);
+        }
+        "huge" => {
+            tuned("huge", "glibc.malloc.hugetlb=1");
+            forbid_huge_pages(false);
+            // Stretches of 1 MiB, of which every second is freed.
+            Chunks::new(CHUNKS, 1000).free(|index| index / 1024 % 2 == 0);
         }
         "forked" => {
             Chunks::new(CHUNKS, 1000).free(|index| index % 64 != 0);
@@ -150,6 +150,17 @@ pub(crate) fn run(args: &[String]) {
             _ => {}
         }
         figures();
+    }
+}
+
+/// Starts again with a setting of glibc's, unless it is set.
+fn tuned(heap: &str, setting: &str) {
+    if std::env::var_os(TUNABLES).is_none() {
+        let error = Command::new("/proc/self/exe")
+            .args(["--workload", "heap", heap])
+            .env(TUNABLES, setting)
+            .exec();
+        panic!("cannot start again: {error}");
     }
 }
 

@@ -81,6 +81,16 @@ fn details(out: &mut String, allocator: &AllocatorReport, style: Style) {
     if !classes.is_empty() {
         line("free", &classes.join(", "));
     }
+    if let Some(late) = allocator.trimmable_late.filter(|late| *late > 0) {
+        line(
+            "late",
+            &format!(
+                "{} of what a trim gives are parts of huge pages: the kernel gets them when it needs \
+                 memory and splits those",
+                size(late)
+            ),
+        );
+    }
     if let Some(remains) = allocator.remains {
         let stays = stays(remains);
         if !stays.is_empty() {

@@ -90,6 +90,7 @@ fn glibc() -> AllocatorReport {
         locked: 0,
         free_resident: Some(50 * MIB),
         trimmable: Some(30 * MIB),
+        trimmable_late: Some(2 * MIB),
         remains: Some(Remains {
             partly_used: 10 * MIB,
             other_tops: 8 * MIB,

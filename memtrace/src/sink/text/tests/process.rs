@@ -181,6 +181,8 @@ fn a_running_process_is_told_in_the_present_with_what_its_allocator_keeps() {
       allocator     from kernel    in use      free  resident  trimmable
         glibc 2.41    128.0 MiB  78.0 MiB  50.0 MiB  50.0 MiB   30.0 MiB
         free     bins 40.0 MiB, top 8.0 MiB, tcache 2.0 MiB
+        late     2.0 MiB of what a trim gives are parts of huge pages: the kernel gets them when it
+                 needs memory and splits those
         stays    after a trim: 10.0 MiB on pages that are partly in use, 8.0 MiB at the top of arenas
                  that a trim does not touch, 2.0 MiB on pages that only thread caches keep
         unknown  1.0 KiB in 1 place: they changed while they were read, or are damaged
