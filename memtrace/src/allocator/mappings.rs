@@ -41,6 +41,21 @@ impl Mappings {
         Some(first.start..heap.fold(first.end, |end, mapping| end.max(mapping.end)))
     }
 
+    /// Says that `brk` has moved the region that holds an address, and those that go on behind it, where
+    /// nobody else says so.
+    pub fn name_heap(&mut self, address: u64) {
+        let first = self.0.partition_point(|mapping| mapping.end <= address);
+        let mut end = self.0.get(first).map_or(0, |mapping| mapping.start);
+        for mapping in self.0.iter_mut().skip(first) {
+            let goes_on = mapping.start == end && mapping.name.is_empty();
+            if !goes_on || !is_private_writable(mapping) {
+                break;
+            }
+            "[heap]".clone_into(&mut mapping.name);
+            end = mapping.end;
+        }
+    }
+
     /// Returns the writable data of a file that is mapped: what it holds, and the zeroed memory that
     /// follows it (`.data` and `.bss`).
     pub fn data_of(&self, is_wanted: impl Fn(&Mapping) -> bool) -> Vec<std::ops::Range<u64>> {
@@ -87,6 +102,15 @@ mod tests {
     fn data_goes_on_in_the_zeroed_memory_behind_it() {
         let mappings = Mappings::new(parse_smaps(MAPS));
         assert_eq!(mappings.data_of(|m| m.path() == "/lib/libc.so.6"), vec![0x2000..0x5000]);
+    }
+
+    #[test]
+    fn a_heap_that_is_found_goes_on_as_far_as_memory_does() {
+        let mut mappings = Mappings::new(parse_smaps(&MAPS.replace("[heap]", "")));
+        mappings.name_heap(0x6010);
+        assert_eq!(mappings.heap(), Some(0x6000..0x9000));
+        mappings.name_heap(0x1000);
+        assert_eq!(mappings.heap(), Some(0x6000..0x9000));
     }
 
     #[test]

@@ -48,6 +48,11 @@ pub struct Piece<'a> {
 
 /// The memory of a process, or of what is left of one.
 pub trait ReadMemory {
+    /// Tells whether it knows what is resident. If not, pages are [`PageState::Unknown`] or absent.
+    fn knows_residency(&self) -> bool {
+        true
+    }
+
     /// Says what is behind each page from `start` on.
     ///
     /// Errors: the process is gone, or may not be looked at.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io};
 
+use super::memory::ReadMemory;
+
 /// What an allocator holds, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
@@ -77,6 +79,19 @@ impl Walked {
     /// Returns all that it holds free.
     pub fn free_bytes(&self) -> u64 {
         self.free.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// Leaves out what rests on residency, where the walked memory does not know it.
+    pub(super) fn as_known_by<M: ReadMemory>(mut self, memory: &M) -> Self {
+        if !memory.knows_residency() {
+            self.free_resident = None;
+            self.free_by_region.clear();
+            self.trim = None;
+            for arena in &mut self.arenas {
+                (arena.free_resident, arena.trimmable) = (None, None);
+            }
+        }
+        self
     }
 }
 

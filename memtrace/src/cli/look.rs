@@ -39,6 +39,11 @@ impl Look {
         Ok(Self { pid, found, regions })
     }
 
+    /// Takes a process as it was read elsewhere.
+    pub(super) const fn of(pid: u32, found: procfs::Found, regions: Regions) -> Self {
+        Self { pid, found, regions }
+    }
+
     /// Walks its allocators; when `exact`, while it stands still.
     ///
     /// Errors: it is gone. What else goes wrong is part of the report.

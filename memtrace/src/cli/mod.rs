@@ -2,6 +2,7 @@
 
 mod attach;
 mod classes;
+mod core;
 mod doctor;
 mod failure;
 mod ledger;
@@ -45,7 +46,8 @@ enum Command {
     Attach(attach::Attach),
     /// Counts what leaves every process of the machine, at little cost.
     Ledger(ledger::Ledger),
-    /// Says of running processes how much of their memory is live, and how much is free but still held.
+    /// Says of running processes, or of a core file, how much of their memory is live, and how much is
+    /// free but still held.
     Report(report::Report),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),

@@ -1,6 +1,8 @@
 //! `memtrace report`: one look at what processes hold, and how much of it is free.
 
-use std::{collections::BTreeSet, fs, io, process::ExitCode, thread, time::Duration};
+use std::{
+    collections::BTreeSet, fs, io, path::PathBuf, process::ExitCode, thread, time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -9,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Common, Outcome,
     attach::{check_process, stop},
-    duration,
+    core, duration,
     failure::Failure,
     look::{self, Look},
     output::{Output, Stream},
@@ -21,7 +23,8 @@ use crate::{
     source::procfs::{self, Found},
 };
 
-/// Says of running processes how much of their memory is live, and how much is free but still held.
+/// Says of running processes, or of a core file, how much of their memory is live, and how much is free
+/// but still held.
 #[derive(Debug, Args)]
 pub(super) struct Report {
     /// Stops each process while its heaps are walked (for a third of a second per GiB), so that the
@@ -38,14 +41,22 @@ pub(super) struct Report {
     /// that is touched costs the process a little once.
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "watch")]
     cold: Option<Duration>,
+    /// Looks at what a core file holds instead: of a process that ended, or that `gcore` wrote down.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "exact", "all", "watch", "cold"])]
+    core: Option<PathBuf>,
     /// The processes.
-    #[arg(required_unless_present = "all", value_name = "PID")]
+    #[arg(required_unless_present_any = ["all", "core"], value_name = "PID")]
     pids: Vec<u32>,
 }
 
 impl Report {
     /// Reads, walks and shows.
     pub(super) fn main(self, common: &Common) -> Outcome {
+        if let Some(core) = &self.core {
+            let look = core::look(core)?;
+            Output::open(common, Stream::Stdout)?.write(&look::report(vec![look], now_ns()?)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut output = Output::open(common, Stream::Stdout)?;
         let Some(time) = self.watch else {
             let (report, gone) = self.look()?;

@@ -9,6 +9,7 @@ use super::{
 use crate::allocator::{
     glibc, jemalloc, jvm,
     mappings::Mappings,
+    memory::ReadMemory,
     mimalloc, musl, pymalloc, tcmalloc,
     walked::{Unwalked, Walked},
 };
@@ -31,25 +32,53 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
     let exe = std::fs::read_link(memory_dir(tgid) + "/exe").ok();
     let exe = exe.map(|path| path.to_string_lossy().into_owned());
     let exe = exe.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
-    let minor = version(tgid, &mappings, glibc::is_libc, glibc::minor_version);
-    let patch = version(tgid, &mappings, musl::is_musl, musl::patch_version);
-    let of_tcmalloc = version(tgid, &mappings, tcmalloc::is_tcmalloc, tcmalloc::version);
-    let background = || Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD));
-
-    let mut found = Allocators::default();
-    found.add(glibc::walk(&memory, &mappings, &glibc::About { exe, minor, is_stopped }));
-    found.add(musl::walk(&memory, &mappings, &musl::About { exe, patch }));
-    found.add(jemalloc::walk(&memory, &mappings, background));
-    found.add(tcmalloc::walk(&memory, &mappings, &tcmalloc::About { exe, version: of_tcmalloc }));
-    found.add(mimalloc::walk(&memory, &mappings));
-    found.add(pymalloc::walk(&memory, &mappings, exe));
-    found.add(jvm::walk(&memory, &mappings));
+    let about = About {
+        exe,
+        is_stopped,
+        library: &|mapping| mapped_file(tgid, mapping).and_then(read_mapped).ok(),
+        has_background_thread: &|| Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD)),
+    };
+    let found = walk_memory(&memory, &mappings, &about);
     // What was read while a program replaced itself, or ended, is of neither.
     let first = mappings.iter().next().map_or(0, |mapping| mapping.start);
     if !memory.is_the_same(first) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     Ok(found)
+}
+
+/// What to know of a process beside its memory.
+pub struct About<'a> {
+    /// Its executable.
+    pub exe: Option<&'a str>,
+    /// Nothing changes while it is walked.
+    pub is_stopped: bool,
+    /// Returns the file that is mapped, if it is to be had.
+    pub library: &'a dyn Fn(&Mapping) -> Option<Vec<u8>>,
+    /// Tells whether jemalloc has a thread of its own, where that is known.
+    pub has_background_thread: &'a dyn Fn() -> Option<bool>,
+}
+
+/// Walks every allocator that memory holds.
+pub fn walk_memory<M: ReadMemory>(
+    memory: &M,
+    mappings: &Mappings,
+    about: &About<'_>,
+) -> Allocators {
+    let &About { exe, is_stopped, library, has_background_thread } = about;
+    let minor = version(mappings, library, glibc::is_libc, glibc::minor_version);
+    let patch = version(mappings, library, musl::is_musl, musl::patch_version);
+    let of_tcmalloc = version(mappings, library, tcmalloc::is_tcmalloc, tcmalloc::version);
+
+    let mut found = Allocators::default();
+    found.add(glibc::walk(memory, mappings, &glibc::About { exe, minor, is_stopped }));
+    found.add(musl::walk(memory, mappings, &musl::About { exe, patch }));
+    found.add(jemalloc::walk(memory, mappings, has_background_thread));
+    found.add(tcmalloc::walk(memory, mappings, &tcmalloc::About { exe, version: of_tcmalloc }));
+    found.add(mimalloc::walk(memory, mappings));
+    found.add(pymalloc::walk(memory, mappings, exe));
+    found.add(jvm::walk(memory, mappings));
+    found
 }
 
 impl Allocators {
@@ -64,13 +93,13 @@ impl Allocators {
 
 /// Returns the version that a mapped library tells in its file.
 fn version<T>(
-    tgid: u32,
     mappings: &Mappings,
+    library: impl Fn(&Mapping) -> Option<Vec<u8>>,
     is_library: impl Fn(&str) -> bool,
     version: impl Fn(&[u8]) -> Option<T>,
 ) -> Option<T> {
-    let library = mappings.iter().find(|mapping| is_library(mapping.path()))?;
-    version(&mapped_file(tgid, library).and_then(read_mapped).ok()?)
+    let mapping = mappings.iter().find(|mapping| is_library(mapping.path()))?;
+    version(&library(mapping)?)
 }
 
 /// Tells whether one of the threads of a process has a name.

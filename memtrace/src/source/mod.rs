@@ -1,8 +1,9 @@
-//! Where events come from: the probes, `/proc`, or records that were kept.
+//! Where events come from: the probes, `/proc`, records that were kept, or a core file.
 
 pub mod allocators;
 pub mod batches;
 pub mod cgroups;
+pub mod core;
 pub mod live;
 pub mod memory;
 pub mod process_memory;

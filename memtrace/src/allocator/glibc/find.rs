@@ -128,22 +128,21 @@ pub(super) struct Parameters {
     pub(super) minor: u32,
 }
 
-/// Returns what most looks like `mp_`.
+/// Returns what most looks like `mp_`, given where the heap may begin.
 pub(super) fn parameters<M: ReadMemory>(
     memory: &M,
-    mappings: &Mappings,
+    may_begin: &dyn Fn(u64) -> bool,
     data: &[Range<u64>],
 ) -> io::Result<Option<Parameters>> {
     /// Points without which it is none.
     const ENOUGH: u32 = 9;
-    let heap = mappings.heap();
     let mut best: Option<(u32, Parameters)> = None;
     for range in data {
         search(memory, range.clone(), |_, words| {
             for (at, layout) in
                 (0..words.len()).flat_map(|at| PARAMETERS.iter().map(move |l| (at, l)))
             {
-                let Some((points, found)) = judge(heap.as_ref(), words, at, layout) else {
+                let Some((points, found)) = judge(may_begin, words, at, layout) else {
                     continue;
                 };
                 if points >= ENOUGH && best.is_none_or(|(most, _)| points > most) {
@@ -158,7 +157,7 @@ pub(super) fn parameters<M: ReadMemory>(
 
 /// Returns how much `words[at]` looks like `mp_` of a layout.
 fn judge(
-    heap: Option<&Range<u64>>,
+    may_begin: &dyn Fn(u64) -> bool,
     words: &[u64],
     at: usize,
     layout: &ParametersLayout,
@@ -167,7 +166,7 @@ fn judge(
     let field = |offset: u64| words.get(at + (offset / 8) as usize).copied();
     let half = |offset: u64| Some((field(offset)? >> (offset % 8 * 8)) as u32);
     let sbrk = field(base)?;
-    let in_heap = heap.is_some_and(|heap| sbrk >= heap.start && sbrk - heap.start < 0x2000);
+    let in_heap = sbrk != 0 && may_begin(sbrk);
     let (bytes, most_bytes) = (field(mapped)?, field(mapped + 8)?);
     if !in_heap && sbrk != 0 || bytes % 4096 != 0 || bytes > most_bytes || most_bytes % 4096 != 0 {
         return None;

@@ -11,7 +11,7 @@ mod marks;
 mod version;
 mod walk;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, io, ops::Range};
 
 use self::{
     find::Parameters,
@@ -21,7 +21,7 @@ use self::{
     walk::{Found, Walk, link_number},
 };
 use super::{
-    mappings::Mappings,
+    mappings::{Mappings, is_private_writable},
     memory::ReadMemory,
     walked::{Arena, Trim, Unwalked, Walked},
 };
@@ -56,10 +56,7 @@ pub fn walk<M: ReadMemory>(
     mappings: &Mappings,
     about: &About<'_>,
 ) -> Result<Walked, Unwalked> {
-    let mut data = mappings.data_of(|mapping| is_libc(mapping.path()));
-    if data.is_empty() {
-        data = mappings.data_of(|mapping| Some(mapping.path()) == about.exe);
-    }
+    let data = data(mappings, about.exe);
     let Some(bins) = find::bins(memory, mappings, &data)? else {
         return Err(Unwalked::NotUsed(NAME));
     };
@@ -68,7 +65,11 @@ pub fn walk<M: ReadMemory>(
             name: NAME,
             why: "the ring of its arenas does not lead back to the first".to_owned(),
         })?;
-    let parameters = find::parameters(memory, mappings, &data)?;
+    let heap = mappings.heap();
+    let is_at_start = |address| {
+        heap.as_ref().is_some_and(|heap| address >= heap.start && address - heap.start < 0x2000)
+    };
+    let parameters = find::parameters(memory, &is_at_start, &data)?;
     let minor = about.minor.unwrap_or_else(|| guess_minor(bins_at, parameters.as_ref()));
     let layout = Layout::of(minor, bins_at);
     let arenas = heaps::arenas(memory, layout, bins - bins_at)?;
@@ -87,7 +88,33 @@ pub fn walk<M: ReadMemory>(
     let mut walked = sum(&arenas, &heaps, &found, walk.parameters.as_ref());
     walked.version = about.minor.map(|minor| format!("2.{minor}"));
     walked.is_lower_bound = walk.marks.are_cut();
-    Ok(walked)
+    Ok(walked.as_known_by(memory))
+}
+
+/// Returns where the main arena begins that `brk` made, for memory of which nobody says where its
+/// heap is.
+///
+/// Errors: it cannot be read.
+pub fn brk_start<M: ReadMemory>(
+    memory: &M,
+    mappings: &Mappings,
+    exe: Option<&str>,
+) -> io::Result<Option<u64>> {
+    let is_anonymous = |address| {
+        let mapping = mappings.at(address);
+        mapping.is_some_and(|mapping| mapping.name.is_empty() && is_private_writable(mapping))
+    };
+    let found = find::parameters(memory, &is_anonymous, &data(mappings, exe))?;
+    Ok(found.map(|found| found.base).filter(|&base| base != 0))
+}
+
+/// Returns the data of libc; of the executable where no libc is mapped.
+fn data(mappings: &Mappings, exe: Option<&str>) -> Vec<Range<u64>> {
+    let data = mappings.data_of(|mapping| is_libc(mapping.path()));
+    match data.is_empty() {
+        true => mappings.data_of(|mapping| Some(mapping.path()) == exe),
+        false => data,
+    }
 }
 
 /// Returns a version that has the layout that was found.

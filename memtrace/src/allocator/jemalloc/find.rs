@@ -128,7 +128,7 @@ impl<M: ReadMemory> Search<'_, M> {
         let table = pages_of(leaf..leaf + TABLE);
         let mut present = Vec::new();
         self.books.each(table, |page, state| {
-            if state.is_readable() && present.len() < SAMPLES {
+            if state.is_readable() {
                 present.push(page);
             }
         })?;

@@ -46,11 +46,14 @@ pub fn walk<M: ReadMemory>(
     for &root in &roots {
         add(&mut walked, &walk::tree(memory, mappings, root)?);
     }
+    if !memory.knows_residency() {
+        walked.free.remove("retained_resident");
+    }
     let settings = has_background_thread().map(|has| ("background_thread", u64::from(has)));
     walked.settings = settings.into_iter().collect();
     walked.in_use =
         walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
-    Ok(walked)
+    Ok(walked.as_known_by(memory))
 }
 
 /// Adds what was found in one tree.

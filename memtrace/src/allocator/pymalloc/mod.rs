@@ -50,7 +50,7 @@ pub fn walk<M: ReadMemory>(
         ("pool_size", arenas.shape.pool),
         ("arenas", arenas.all.len() as u64),
     ];
-    Ok(Walked {
+    let walked = Walked {
         name: NAME,
         version: mappings.iter().find_map(|mapping| version(mapping.path())),
         is_lower_bound: arenas.is_cut,
@@ -63,7 +63,8 @@ pub fn walk<M: ReadMemory>(
         trim: Some(trim),
         settings: settings.into(),
         ..Walked::default()
-    })
+    };
+    Ok(walked.as_known_by(memory))
 }
 
 fn file_name(path: &str) -> &str {

@@ -60,6 +60,8 @@ pub struct Residency {
     pub unwalked: Vec<String>,
     /// What of the memory that is not mapped any more is known to be held.
     pub held: Held,
+    /// It was read in a core file: what is resident is not known, only what is mapped and held.
+    pub of_core: bool,
 }
 
 /// Frames of memory that a process gave up, and what holds them, in bytes.
@@ -135,6 +137,7 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
         .map(|&id| model.space(id))
         .collect();
     let last = process.space().map(|id| model.space(id));
+    let measured = read.filter(|read| !read.of_core);
     let mut report = ProcessReport {
         tgid: process.tgid,
         start_time: process.start_ns,
@@ -142,18 +145,19 @@ fn process_report(model: &Model, process: &Process, read: Option<&Residency>) ->
         exe: process.exe.clone(),
         state: match process.exit_status {
             Some(_) => "exited",
-            None if read.is_some() => "running",
+            None if measured.is_some() => "running",
             None => "unknown",
         },
         exit_code: process.exit_code(),
-        memory: last.map(|space| memory(model.evidence, space, read)).unwrap_or_default(),
+        of_core: read.is_some_and(|read| read.of_core),
+        memory: last.map(|space| memory(model.evidence, space, measured)).unwrap_or_default(),
         mapped: mapped(&spaces),
-        reclaimed: reclaimed(model.evidence, &spaces, read.map(|read| read.held)),
-        madv_free: madv_free(model.evidence, &spaces, read),
+        reclaimed: reclaimed(model.evidence, &spaces, measured.map(|read| read.held)),
+        madv_free: madv_free(model.evidence, &spaces, measured),
         swap: swap(model.evidence, &spaces),
         remanence: remanence(&spaces),
         faults: faults(model.evidence, process, &spaces),
-        balance: balance(model.evidence, &spaces, last, read),
+        balance: balance(model.evidence, &spaces, last, measured),
         allocators: read
             .map(|read| read.allocators.iter().map(allocator).collect())
             .unwrap_or_default(),
@@ -233,7 +237,8 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
             let known = read
                 .and_then(|read| read.regions.get(&vma.range.start))
                 .filter(|known| known.end == vma.range.end);
-            let resident = match (known, &vma.backing) {
+            let measured = known.filter(|_| read.is_some_and(|read| !read.of_core));
+            let resident = match (measured, &vma.backing) {
                 (Some(known), _) => Some(known.resident),
                 // Where the frames were that came back at the end.
                 (None, Backing::Anon { .. })
@@ -243,7 +248,7 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 }
                 (None, _) => None,
             };
-            let lazy_free = known.map(|known| known.lazy_free);
+            let lazy_free = measured.map(|known| known.lazy_free);
             let free_resident = read
                 .filter(|_| known.is_some())
                 .and_then(|read| free_in_region(&read.allocators, vma.range.start));

@@ -128,6 +128,9 @@ pub struct ProcessReport {
     pub exe: Option<String>,
     /// `running`, `exited` or `unknown`.
     pub state: &'static str,
+    /// It was read in a core file.
+    #[serde(skip)]
+    pub of_core: bool,
     /// Exit code, or 128 and the signal that ended it.
     pub exit_code: Option<i32>,
     /// What it holds: now, or just before it exited.

@@ -123,6 +123,9 @@ fn origin(report: &Report) -> String {
         printable(&report.host.arch),
         size(report.host.page_size)
     );
+    if report.processes.iter().any(|process| process.of_core) {
+        return format!("from a core file, not traced; read on {host}");
+    }
     if !was_traced(&report.window) {
         return format!("one look, not traced; {host}");
     }

@@ -90,8 +90,13 @@ pub struct Regions {
 
 /// Reads `/proc/PID/smaps`: exact, since the kernel walks the page tables (14 ms per GiB).
 pub fn regions(tgid: u32) -> io::Result<Regions> {
+    Ok(regions_of(tgid, &mappings(tgid, "smaps")?))
+}
+
+/// Returns what mappings of a process say.
+pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>) -> Regions {
     let mut found = Regions::default();
-    for mapping in &mappings(tgid, "smaps")? {
+    for mapping in mappings {
         let known = RegionResidency {
             end: mapping.end,
             resident: mapping.resident,
@@ -110,7 +115,7 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
         found.residency.regions.insert(mapping.start, known);
         found.regions.push(region(tgid, mapping));
     }
-    Ok(found)
+    found
 }
 
 /// Forgets which pages a process has touched (`clear_refs`, proc_pid_clear_refs(5)): its page tables

@@ -76,6 +76,7 @@ fn memory(out: &mut String, process: &ProcessReport, style: Style) {
         vec![format!("  {label}"), known(bytes), parts.join(", ")]
     };
     let title = match process.state {
+        _ if process.of_core => "memory in the core file",
         "exited" => "memory at exit",
         "running" => "memory now",
         _ => "memory when last seen",

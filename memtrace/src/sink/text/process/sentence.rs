@@ -8,7 +8,7 @@ use crate::{
         change::path_name,
         report::{Balance, Evidence, KeptByReason, Memory, PathReport, ProcessReport},
     },
-    sink::{exit_code, printable, size, text::total},
+    sink::{exit_code, known, printable, size, text::total},
 };
 
 /// Paths that the sentence names one by one.
@@ -30,6 +30,7 @@ pub(super) fn sentence(process: &ProcessReport, traced: Option<Evidence>) -> Str
     let evidence = traced.unwrap_or_default();
     let who = format!("{} (pid {})", printable(&process.comm), process.tgid);
     match process.state {
+        _ if process.of_core => format!("{who}, from a core file: {}", held_in_core(process)),
         "exited" => {
             let code = process.exit_code.map_or_else(
                 || "exited".to_owned(),
@@ -141,6 +142,18 @@ fn held(process: &ProcessReport) -> String {
     };
     let trim = if freed.is_empty() { String::new() } else { trim };
     format!("{} {is} resident{now}{freed}{trim}", size(*resident))
+}
+
+/// Returns what a process held of which a core file is left.
+fn held_in_core(process: &ProcessReport) -> String {
+    let allocators = process.allocators.iter();
+    let free = total(allocators.flat_map(|allocator| allocator.free.values().copied()));
+    let free = match free {
+        0 => String::new(),
+        _ => format!(", and {} were free in its allocators", size(free)),
+    };
+    let mapped = known(process.memory.mapped);
+    format!("{mapped} were mapped{free}; what was resident is not known")
 }
 
 /// Returns what a reader has to know to take the sentence right.
