@@ -36,24 +36,20 @@ pub(super) fn look(path: &Path) -> Result<Look, Failure> {
 /// Returns what to know about what a core file does not hold, in sentences.
 fn said_of(lacks: Lacks) -> Vec<String> {
     let Lacks { bytes, headers, files, data } = lacks;
-    let sentences = [
-        (headers, "the core file is cut short: it ends in its headers".to_owned()),
-        (
-            bytes > 0,
-            format!("the core file is cut short: {} of the memory is not in it", size(bytes)),
-        ),
-        (
-            files,
-            "the core file does not name what was mapped, so allocators are not found".to_owned(),
-        ),
-        (
-            data,
-            "the core file leaves out what the program wrote (coredump_filter), so allocators are \
-             not found"
-                .to_owned(),
-        ),
-    ];
-    sentences.into_iter().filter(|(holds, _)| *holds).map(|(_, sentence)| sentence).collect()
+    let mut said = Vec::new();
+    if headers {
+        said.push("the core file is cut short: it ends in its headers".to_owned());
+    } else if bytes > 0 {
+        said.push(format!("the core file is cut short: {} of memory are not in it", size(bytes)));
+    } else if data {
+        said.push("the core file leaves out what the program wrote (coredump_filter)".to_owned());
+    }
+    if files {
+        let sentence =
+            "the core file does not say which files were mapped: allocators are not found";
+        said.push(sentence.to_owned());
+    }
+    said
 }
 
 /// Returns why a file is not walked, and what to do.

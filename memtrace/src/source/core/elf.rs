@@ -150,7 +150,7 @@ pub(super) const EXEC: u32 = 1;
 pub(super) const WRITE: u32 = 2;
 pub(super) const READ: u32 = 4;
 /// `PN_XNUM`: the number of program headers is `sh_info` of the first section header.
-const MANY: u16 = 0xffff;
+pub(super) const MANY: u16 = 0xffff;
 const INFO_AT: usize = 44;
 /// Program headers that are taken at most, sixteen times the default of `vm.max_map_count`.
 const MOST: u32 = 1 << 20;

@@ -6,6 +6,7 @@
 
 mod elf;
 mod library;
+pub mod made_up;
 mod mappings;
 mod memory;
 mod notes;

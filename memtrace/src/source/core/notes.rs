@@ -51,12 +51,12 @@ struct NoteHeader {
 }
 
 /// Kinds of notes that are called `CORE` (include/uapi/linux/elf.h).
-const STATUS: u32 = 1;
-const PROCESS: u32 = 3;
-const AUXILIARY: u32 = 6;
-const FILES: u32 = 0x4649_4c45;
+pub(super) const STATUS: u32 = 1;
+pub(super) const PROCESS: u32 = 3;
+pub(super) const AUXILIARY: u32 = 6;
+pub(super) const FILES: u32 = 0x4649_4c45;
 /// `NT_GNU_BUILD_ID` of those that are called `GNU`.
-const BUILD_ID: u32 = 3;
+pub(super) const BUILD_ID: u32 = 3;
 
 /// Notes that are looked at: some for each thread.
 const MOST: usize = 1 << 20;

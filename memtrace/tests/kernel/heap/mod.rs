@@ -1,5 +1,6 @@
 //! `memtrace report` on programs that know what their allocator holds.
 
+mod core;
 mod others;
 mod servers;
 pub(crate) mod workload;
@@ -38,6 +39,9 @@ pub(crate) fn trials() -> Vec<Trial> {
             })
         })
         .collect();
+    trials.extend(["scattered", "arenas", "cached"].map(|name| {
+        trial(&format!("heap::{name}_is_in_a_core_file_what_it_is_live"), move || core::same(name))
+    }));
     trials.extend([
         trial("heap::a_trim_in_a_forked_child_frees_nothing", forked),
         trial_or_ignored("heap::parts_of_huge_pages_come_back_late", huge),

@@ -30,7 +30,11 @@ pub(super) fn sentence(process: &ProcessReport, traced: Option<Evidence>) -> Str
     let evidence = traced.unwrap_or_default();
     let who = format!("{} (pid {})", printable(&process.comm), process.tgid);
     match process.state {
-        _ if process.of_core => format!("{who}, from a core file: {}", held_in_core(process)),
+        _ if process.of_core => {
+            // A core file may not say whose it is.
+            let who = if process.tgid == 0 { "a process" } else { &who };
+            format!("{who}, from a core file: {}", held_in_core(process))
+        }
         "exited" => {
             let code = process.exit_code.map_or_else(
                 || "exited".to_owned(),

@@ -52,6 +52,7 @@ fn blank(state: &'static str) -> ProcessReport {
         comm: "true".into(),
         exe: None,
         state,
+        of_core: false,
         exit_code: None,
         memory: Memory::default(),
         mapped: Mapped { calls: 0, requested: Some(0), peak: Some(0) },
