@@ -6,16 +6,20 @@ use super::layout::{
     ALIGN, BINS_AT, PARAMETERS, ParametersLayout,
     arena::{BINS, MAX_SYSTEM, NEXT, SYSTEM, TOP},
 };
-use crate::allocator::{
-    mappings::Mappings,
-    memory::{Piece, ReadMemory, word},
+use crate::{
+    allocator::{
+        mappings::Mappings,
+        memory::{PageState, Piece, ReadMemory, word},
+    },
+    model::region_map::PAGE,
 };
 
 /// Bytes that are searched at once, and how much two pieces overlap: more than either structure has.
 const PIECE: u64 = 1 << 20;
 const OVERLAP: u64 = 4096;
 
-/// Calls `each` with pieces of a range, as words that start at a page. Stops at the first result.
+/// Calls `each` with the pieces of a range that are there, as words that start at a page. Stops at the
+/// first result.
 fn search<M: ReadMemory, T>(
     memory: &M,
     range: Range<u64>,
@@ -24,6 +28,12 @@ fn search<M: ReadMemory, T>(
     let mut start = range.start;
     while start < range.end {
         let end = range.end.min(start + PIECE + OVERLAP);
+        let mut states = vec![PageState::Absent; ((end - start) / PAGE) as usize];
+        memory.pages(start, &mut states)?;
+        if !states.iter().any(|state| state.is_readable()) {
+            start += PIECE;
+            continue;
+        }
         let mut bytes = vec![0; (end - start) as usize];
         memory.read(&mut [Piece { address: start, into: &mut bytes }])?;
         let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();

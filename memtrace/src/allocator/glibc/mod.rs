@@ -108,13 +108,18 @@ pub fn brk_start<M: ReadMemory>(
     Ok(found.map(|found| found.base).filter(|&base| base != 0))
 }
 
-/// Returns the data of libc; of the executable where no libc is mapped.
+/// Returns the data of libc; of the executable where no libc is mapped. What is searched for lies in
+/// its initialized part, which comes first.
 fn data(mappings: &Mappings, exe: Option<&str>) -> Vec<Range<u64>> {
-    let data = mappings.data_of(|mapping| is_libc(mapping.path()));
-    match data.is_empty() {
-        true => mappings.data_of(|mapping| Some(mapping.path()) == exe),
-        false => data,
+    const MOST: u64 = 256 << 20;
+    let mut data = mappings.data_of(|mapping| is_libc(mapping.path()));
+    if data.is_empty() {
+        data = mappings.data_of(|mapping| Some(mapping.path()) == exe);
     }
+    for range in &mut data {
+        range.end = range.end.min(range.start.saturating_add(MOST));
+    }
+    data
 }
 
 /// Returns a version that has the layout that was found.

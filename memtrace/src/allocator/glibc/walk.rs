@@ -361,7 +361,19 @@ impl<M: ReadMemory> Place<'_, '_, M> {
 
     /// Returns the next place, in steps, from which several chunks in a row make sense.
     fn plausible_from(&mut self, mut chunk: u64, step: u64) -> io::Result<Option<u64>> {
-        while self.window.reaches(self.memory, chunk)? {
+        let mut known_to = chunk;
+        while chunk < self.heap.range.end {
+            if chunk >= known_to {
+                known_to = (chunk / PAGE + 1) * PAGE;
+                // Zeros are no chunk; of a core that was cut short there may be gigabytes of them.
+                if !self.pages.state(chunk)?.is_readable() {
+                    chunk = known_to;
+                    continue;
+                }
+            }
+            if !self.window.reaches(self.memory, chunk)? {
+                break;
+            }
             if self.is_plausible(chunk) {
                 return Ok(Some(chunk));
             }

@@ -6,6 +6,18 @@ use super::{
     elf::{self, Header, ProgramHeader},
     notes,
 };
+use crate::model::region_map::PAGE;
+
+/// Where its parts are.
+pub(super) const EXE: u64 = 0x40_0000;
+pub(super) const HEAP: u64 = 0x1234_5000;
+pub(super) const HEAP_PAGES: u64 = 16;
+pub(super) const LIBC: u64 = 0x7000_0000;
+pub(super) const DATA: u64 = LIBC + 4 * PAGE;
+pub(super) const VDSO: u64 = 0x7fff_0000;
+pub(super) const STACK: u64 = 0x7fff_8000;
+/// What its libc is told by.
+pub(super) const BUILD_ID: &[u8] = b"this very libc";
 
 /// What a core file is made of.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +35,51 @@ pub struct MadeUp {
 }
 
 impl MadeUp {
+    /// A program whose heap nobody names: a cache, a free chunk of 4 KiB, one in use, and the top.
+    pub fn program() -> Self {
+        let (arena, bins, top) = (0x350, 0x350 + 112, HEAP + 0x290 + 0x1000 + 0x20);
+        let mut data = vec![0; 2 * PAGE as usize];
+        // `mp_` of 2.36.
+        write(&mut data, 0x100, &[131_072, 131_072, 131_072, 8]);
+        write(&mut data, 0x100 + 56, &[0, 65536, 0, 0, 0, HEAP, 64, 1032, 7]);
+        // `main_arena`.
+        write(&mut data, arena, &[0]);
+        write(&mut data, bins - 16, &[top]);
+        for bin in 0..127 {
+            let own = DATA + bins + 16 * bin - 16;
+            write(&mut data, bins + 16 * bin, &[own, own]);
+        }
+        let system = HEAP_PAGES * PAGE;
+        write(&mut data, bins + 2048, &[DATA + arena, 0, 1, system, system]);
+        let mut heap = vec![0; system as usize];
+        write(&mut heap, 0, &[0, 0x291]);
+        write(&mut heap, 0x290, &[0, 0x1001]);
+        write(&mut heap, 0x1290, &[0x1000, 0x20]);
+        write(&mut heap, 0x12b0, &[0, system - 0x12b0 + 1]);
+        let head = library(BUILD_ID, &[]);
+        Self {
+            segments: vec![
+                (EXE, 2 * PAGE, elf::READ | elf::EXEC, vec![1; PAGE as usize]),
+                (HEAP, system, elf::READ | elf::WRITE, heap),
+                (LIBC, 2 * PAGE, elf::READ, head),
+                (DATA, 2 * PAGE, elf::READ | elf::WRITE, data),
+                (VDSO, PAGE, elf::READ | elf::EXEC, vec![1; PAGE as usize]),
+                (STACK, 2 * PAGE, elf::READ | elf::WRITE, vec![2; 2 * PAGE as usize]),
+                (0xffff_ffff_ff60_0000, PAGE, elf::EXEC, Vec::new()),
+            ],
+            files: vec![
+                (EXE, EXE + 2 * PAGE, 0, "/usr/bin/program"),
+                (LIBC, LIBC + 2 * PAGE, 0, "/usr/lib/libc.so.6"),
+                // No segment holds this part.
+                (LIBC + 2 * PAGE, DATA, 2, "/usr/lib/libc.so.6"),
+                (DATA, DATA + PAGE, 4, "/usr/lib/libc.so.6"),
+            ],
+            auxiliary: vec![(3, EXE + 64), (33, VDSO), (25, STACK + PAGE + 9), (0, 0)],
+            process: Some((42, "program")),
+            has_many: false,
+        }
+    }
+
     /// Returns it as the kernel would write it: headers, notes, memory.
     pub fn bytes(&self) -> Vec<u8> {
         let notes = self.notes();
@@ -84,6 +141,12 @@ pub fn library(build_id: &[u8], text: &[u8]) -> Vec<u8> {
     let headers = size_of::<Header>() + size_of::<ProgramHeader>();
     let program = program(elf::NOTE, elf::READ, headers, (0, 0), id.len());
     [header(1, 0, false).as_bytes(), program.as_bytes(), &id, text].concat()
+}
+
+fn write(bytes: &mut [u8], at: u64, words: &[u64]) {
+    for (into, word) in bytes[at as usize..].chunks_exact_mut(8).zip(words) {
+        into.copy_from_slice(&word.to_le_bytes());
+    }
 }
 
 fn header(programs: usize, sections_at: usize, has_many: bool) -> Header {
