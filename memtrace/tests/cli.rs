@@ -162,7 +162,7 @@ fn a_core_file_of_someone_else_is_not_read() {
     fs::copy(MEMTRACE, &program).expect("there is room");
     fs::write(&core, "").expect("there is room");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    fs::set_permissions(&core, fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(&core, fs::Permissions::from_mode(0o0)).expect("it is ours");
     let core = core.display().to_string();
     let sentence = refused(unprivileged(&program, &["report", "--core", &core]), 1);
     assert!(sentence.starts_with(&format!("cannot look at {core}: Permission denied")));

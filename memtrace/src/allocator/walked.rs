@@ -82,7 +82,7 @@ impl Walked {
     }
 
     /// Leaves out what rests on residency, where the walked memory does not know it.
-    pub(super) fn as_known_by<M: ReadMemory>(mut self, memory: &M) -> Self {
+    pub fn known_by<M: ReadMemory>(mut self, memory: &M) -> Self {
         if !memory.knows_residency() {
             self.free_resident = None;
             self.free_by_region.clear();

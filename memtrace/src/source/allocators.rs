@@ -71,20 +71,23 @@ pub fn walk_memory<M: ReadMemory>(
     let of_tcmalloc = version(mappings, library, tcmalloc::is_tcmalloc, tcmalloc::version);
 
     let mut found = Allocators::default();
-    found.add(glibc::walk(memory, mappings, &glibc::About { exe, minor, is_stopped }));
-    found.add(musl::walk(memory, mappings, &musl::About { exe, patch }));
-    found.add(jemalloc::walk(memory, mappings, has_background_thread));
-    found.add(tcmalloc::walk(memory, mappings, &tcmalloc::About { exe, version: of_tcmalloc }));
-    found.add(mimalloc::walk(memory, mappings));
-    found.add(pymalloc::walk(memory, mappings, exe));
-    found.add(jvm::walk(memory, mappings));
+    found.add(memory, glibc::walk(memory, mappings, &glibc::About { exe, minor, is_stopped }));
+    found.add(memory, musl::walk(memory, mappings, &musl::About { exe, patch }));
+    found.add(memory, jemalloc::walk(memory, mappings, has_background_thread));
+    found.add(
+        memory,
+        tcmalloc::walk(memory, mappings, &tcmalloc::About { exe, version: of_tcmalloc }),
+    );
+    found.add(memory, mimalloc::walk(memory, mappings));
+    found.add(memory, pymalloc::walk(memory, mappings, exe));
+    found.add(memory, jvm::walk(memory, mappings));
     found
 }
 
 impl Allocators {
-    fn add(&mut self, result: Result<Walked, Unwalked>) {
+    fn add<M: ReadMemory>(&mut self, memory: &M, result: Result<Walked, Unwalked>) {
         match result {
-            Ok(walked) => self.walked.push(walked),
+            Ok(walked) => self.walked.push(walked.known_by(memory)),
             Err(Unwalked::NotUsed(_)) => {}
             Err(unwalked) => self.unwalked.push(unwalked),
         }

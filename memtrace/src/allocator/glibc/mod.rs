@@ -88,7 +88,7 @@ pub fn walk<M: ReadMemory>(
     let mut walked = sum(&arenas, &heaps, &found, walk.parameters.as_ref());
     walked.version = about.minor.map(|minor| format!("2.{minor}"));
     walked.is_lower_bound = walk.marks.are_cut();
-    Ok(walked.as_known_by(memory))
+    Ok(walked)
 }
 
 /// Returns where the main arena begins that `brk` made, for memory of which nobody says where its

@@ -53,7 +53,7 @@ pub fn walk<M: ReadMemory>(
     walked.settings = settings.into_iter().collect();
     walked.in_use =
         walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
-    Ok(walked.as_known_by(memory))
+    Ok(walked)
 }
 
 /// Adds what was found in one tree.

@@ -64,7 +64,7 @@ pub fn walk<M: ReadMemory>(
         settings: settings.into(),
         ..Walked::default()
     };
-    Ok(walked.as_known_by(memory))
+    Ok(walked)
 }
 
 fn file_name(path: &str) -> &str {

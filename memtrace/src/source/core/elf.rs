@@ -171,7 +171,7 @@ pub(super) fn core_header<F: ReadAt>(file: &F) -> Result<Header, CoreError> {
         _ if COMPRESSED.iter().any(begins) => return Err(CoreError::Compressed),
         _ if !begins(&&MAGIC[..]) => return Err(CoreError::NotElf),
         // Up to its machine it is the same in 32 bits.
-        0..20 => return Err(CoreError::CutShort),
+        1..20 => return Err(CoreError::CutShort),
         _ => {}
     }
     let [.., class, data] = header.ident[..6] else { return Err(CoreError::Damaged) };

@@ -77,7 +77,7 @@ fn a_library_counts_when_it_is_the_very_same() {
         let bytes = core.bytes();
         let found = read(&bytes).expect("it is a core").walk(|path| {
             assert_eq!(path, "/usr/lib/libc.so.6");
-            file
+            file.clone()
         });
         found.walked[0].version.clone()
     };
