@@ -1,13 +1,15 @@
 //! glibc's malloc (ptmalloc), 2.27 to 2.43, dynamic and static, found without symbols.
 //!
 //! Reading order: `layout` (what differs between versions), `find` (`main_arena` and `mp_`), `heaps`
-//! (the arenas' memory), `marks` and `fast` (how free chunks are told), `walk` (over the chunks of one heap).
+//! (the arenas' memory), `marks` and `fast` (how free chunks are told), `walk` and
+//! `place` (over the chunks of one heap).
 
 mod fast;
 mod find;
 mod heaps;
 mod layout;
 mod marks;
+mod place;
 mod version;
 mod walk;
 
@@ -18,7 +20,8 @@ use self::{
     heaps::Heap,
     layout::Layout,
     marks::Marks,
-    walk::{Found, Walk, link_number},
+    place::Found,
+    walk::{Walk, link_number},
 };
 use super::{
     mappings::{Mappings, is_private_writable},
