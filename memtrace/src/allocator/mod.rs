@@ -5,6 +5,7 @@
 //! follows no pointer without bounds, reads no page that is not resident, and keeps no contents.
 
 pub mod glibc;
+pub mod go;
 pub mod image;
 pub mod jemalloc;
 pub mod jvm;

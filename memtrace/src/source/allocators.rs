@@ -1,13 +1,13 @@
 //! Walks the heaps of a running process: which allocators there are, and what each holds.
 
-use std::{fs::File, io};
+use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use super::{
     process_memory::ProcessMemory,
     procfs::{self, Mapping, memory_dir},
 };
 use crate::allocator::{
-    glibc, jemalloc, jvm,
+    glibc, go, jemalloc, jvm,
     mappings::Mappings,
     memory::ReadMemory,
     mimalloc, musl, pymalloc, tcmalloc,
@@ -37,6 +37,7 @@ pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
         is_stopped,
         library: &|mapping| mapped_file(tgid, mapping).and_then(read_mapped).ok(),
         has_background_thread: &|| Some(has_thread(tgid, jemalloc::BACKGROUND_THREAD)),
+        go: &|| version_of_go(tgid),
     };
     let found = walk_memory(&memory, &mappings, &about);
     // What was read while a program replaced itself, or ended, is of neither.
@@ -57,6 +58,8 @@ pub struct About<'a> {
     pub library: &'a dyn Fn(&Mapping) -> Option<Vec<u8>>,
     /// Tells whether jemalloc has a thread of its own, where that is known.
     pub has_background_thread: &'a dyn Fn() -> Option<bool>,
+    /// Returns the version of Go that it was built with, if it was.
+    pub go: &'a dyn Fn() -> Option<String>,
 }
 
 /// Walks every allocator that memory holds.
@@ -65,7 +68,7 @@ pub fn walk_memory<M: ReadMemory>(
     mappings: &Mappings,
     about: &About<'_>,
 ) -> Allocators {
-    let &About { exe, is_stopped, library, has_background_thread } = about;
+    let &About { exe, is_stopped, library, has_background_thread, go } = about;
     let minor = version(mappings, library, glibc::is_libc, glibc::minor_version);
     let patch = version(mappings, library, musl::is_musl, musl::patch_version);
     let of_tcmalloc = version(mappings, library, tcmalloc::is_tcmalloc, tcmalloc::version);
@@ -81,6 +84,7 @@ pub fn walk_memory<M: ReadMemory>(
     found.add(memory, mimalloc::walk(memory, mappings));
     found.add(memory, pymalloc::walk(memory, mappings, exe));
     found.add(memory, jvm::walk(memory, mappings));
+    found.add(memory, go::walk(memory, mappings, go::About { exe, version: go() }));
     found
 }
 
@@ -103,6 +107,12 @@ fn version<T>(
 ) -> Option<T> {
     let mapping = mappings.iter().find(|mapping| is_library(mapping.path()))?;
     version(&library(mapping)?)
+}
+
+/// Returns the version of Go that a program was built with, if it was.
+fn version_of_go(tgid: u32) -> Option<String> {
+    let file = File::open(memory_dir(tgid) + "/exe").ok()?;
+    go::version(|offset, into| file.read_at(into, offset)).ok()?
 }
 
 /// Tells whether one of the threads of a process has a name.

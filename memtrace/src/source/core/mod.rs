@@ -118,6 +118,7 @@ impl<F: ReadAt> Core<F> {
             is_stopped: true,
             library: &|mapping| library::same(memory, mapping, &library),
             has_background_thread: &|| None,
+            go: &|| None,
         };
         let mut found = walk_memory(memory, mappings, &about);
         for walked in &mut found.walked {

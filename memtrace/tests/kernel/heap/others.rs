@@ -20,6 +20,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_or_ignored("heap::tcmalloc_holds_what_it_says", tcmalloc),
         trial_or_ignored("heap::musl_holds_what_was_freed", musl),
         trial_or_ignored("heap::pymalloc_holds_what_it_says", pymalloc),
+        trial_or_ignored("heap::go_holds_what_it_says", go),
     ]
 }
 
@@ -220,6 +221,72 @@ fn pymalloc() -> Result<Completion, Failed> {
     same("pools", number(&ours["free"]["pools"]), pools, system)?;
     if blocks < 1 << 20 {
         return Err(format!("only {blocks} are free").into());
+    }
+    Ok(Completion::Completed)
+}
+
+/// Takes small and large objects, drops most of them, lets the scavenger come to rest, and says what
+/// `runtime.MemStats` does.
+const GO: &str = r#"
+package main
+import ("os"; "runtime"; "strconv"; "time")
+var small, large [][]byte
+func main() {
+    for i := 0; i < 200000; i++ {
+        small = append(small, make([]byte, 16 << (i % 7)))
+        if i % 2000 == 0 { large = append(large, make([]byte, 300000)) }
+    }
+    for i := range small { if i % 5 != 0 { small[i] = nil } }
+    for i := range large { if i % 4 != 0 { large[i] = nil } }
+    runtime.GC()
+    runtime.GC()
+    var m runtime.MemStats
+    for released := uint64(1); released != m.HeapReleased; time.Sleep(2 * time.Second) {
+        released = m.HeapReleased
+        runtime.ReadMemStats(&m)
+    }
+    line := "go "
+    for _, n := range []uint64{m.HeapInuse, m.StackInuse, m.HeapIdle - m.HeapReleased, m.HeapAlloc} {
+        line += strconv.FormatUint(n, 10) + " "
+    }
+    os.Stdout.WriteString(line + "\n\n")
+    os.Stdin.Read(make([]byte, 1))
+    runtime.KeepAlive(small)
+    runtime.KeepAlive(large)
+}
+"#;
+
+fn go() -> Result<Completion, Failed> {
+    let (source, program, cache) = (scratch("prog.go"), scratch("prog"), scratch("go-cache"));
+    fs::write(&source, GO)?;
+    // Without symbols.
+    let compiled = Command::new("go")
+        .args(["build", "-ldflags=-s -w", "-o"])
+        .args([&program, &source])
+        .envs([("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local")])
+        .env("GOCACHE", &cache)
+        .status();
+    fs::remove_file(&source)?;
+    let _ = fs::remove_dir_all(&cache);
+    if !compiled.is_ok_and(|status| status.success()) {
+        return Ok(Completion::ignored_with("optional: there is no go"));
+    }
+    let started = Program::start(&mut Command::new(&program));
+    fs::remove_file(&program)?;
+    let program = started?;
+    let &[heap, stacks, idle, allocated] = program.numbers("go")?.as_slice() else {
+        return Err(format!("{:?}", program.lines).into());
+    };
+    let ours = program.allocator("go")?;
+    let free = |class: &str| number(&ours["free"][class]);
+    let given_up = free("idle") + free("page_caches") + free("released_resident");
+    // What the collector needs while it marks has spans, too.
+    same("in use", number(&ours["system"]) - given_up, heap + stacks, 4 * heap)?;
+    same("idle", free("idle") + free("page_caches"), idle, heap)?;
+    // What is left behind the last slot of a span is in use for us.
+    let (most, slots) = (heap - allocated, free("span_slots"));
+    if slots > most + heap / 1000 || slots < most - most / 50 {
+        return Err(format!("{slots} of slots are free, not {most}: {ours}").into());
     }
     Ok(Completion::Completed)
 }
