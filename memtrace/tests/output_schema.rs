@@ -13,7 +13,6 @@ use memtrace::{
         },
     },
     sink::json,
-    source::core::made_up::MadeUp,
 };
 use memtrace_common::Path;
 use serde_json::Value;
@@ -34,26 +33,6 @@ fn a_report_in_which_everything_is_known_is_valid() {
 #[test]
 fn a_report_in_which_nothing_is_known_is_valid() {
     assert_valid(&value(&unknown()));
-}
-
-#[test]
-fn a_report_of_a_core_file_is_valid_and_knows_nothing_of_residency() {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), MadeUp::program().bytes()).expect("there is room");
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_memtrace"));
-    let assert = command.args(["report", "--format", "json", "--core"]).arg(file.path()).assert();
-    let output = assert.success().stderr("").get_output().clone();
-    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    assert_valid(&report);
-    let process = &report["processes"][0];
-    assert_eq!((&process["tgid"], &process["state"]), (&42.into(), &"unknown".into()));
-    assert_eq!(process["allocators"][0]["free"]["bins"], 4096);
-    let measured = ["resident", "live", "free_resident", "lazy_free", "trimmable", "remains"];
-    for pointer in pointers(process) {
-        if measured.iter().any(|name| pointer.ends_with(&format!("/{name}"))) {
-            assert_eq!(process.pointer(&pointer), Some(&Value::Null), "{pointer}");
-        }
-    }
 }
 
 #[test]

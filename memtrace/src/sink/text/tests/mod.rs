@@ -1,5 +1,6 @@
 //! Small models, rendered.
 
+mod core;
 mod process;
 mod whole;
 
