@@ -40,9 +40,9 @@ fn said_of(lacks: Lacks) -> Vec<String> {
     if headers {
         said.push("the core file is cut short: it ends in its headers".to_owned());
     } else if bytes > 0 {
-        said.push(format!("the core file is cut short: {} of memory are not in it", size(bytes)));
+        said.push(format!("the core file is cut short: {} of memory are not in it, nor what allocators held there", size(bytes)));
     } else if data {
-        said.push("the core file leaves out what the program wrote (coredump_filter)".to_owned());
+        said.push("the core file leaves out what the program wrote (coredump_filter): allocators are not found".to_owned());
     }
     if files {
         let sentence =
