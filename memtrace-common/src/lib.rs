@@ -11,6 +11,7 @@ pub mod control;
 mod decode;
 mod event;
 mod ledger;
+pub mod stacks;
 
 pub use decode::{DecodeError, decode};
 pub use event::{

@@ -58,6 +58,8 @@ globals! {
     PG_UPTODATE: u32 = 0,
     /// CPUs on which a process is seeded before its counting begins.
     SEED_CPUS: u32 = 1,
+    /// One byte of so many that are allocated is sampled, about (`--sample-bytes`).
+    SAMPLE_BYTES: u32 = 1 << 19,
 }
 
 /// `task_struct.flags`: the task frees memory for others (include/linux/sched.h, 5.10 to 6.18).

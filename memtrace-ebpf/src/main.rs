@@ -1,8 +1,8 @@
 //! The probes. Built for the host too, so that `cargo check` and rust-analyzer see them.
 //!
 //! Reading order: `kernel` (what is read and where it lies), `books` (who is followed and what is
-//! counted), `emit` (the one way out), `evidence` (what each level
-//! may use), `probes` (one file for each thing that is watched).
+//! counted), `emit` (the one way out), `evidence` (what each level may use), `stacks` (who allocates
+//! and frees), `probes` (one file for each thing that is watched).
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see `atomic`"))]
 
@@ -13,6 +13,7 @@ mod evidence;
 mod kernel;
 mod percpu;
 mod probes;
+mod stacks;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -69,6 +69,11 @@ impl Follower {
         &self.probes
     }
 
+    /// Returns the probes, to attach more.
+    pub const fn probes_mut(&mut self) -> &mut Probes {
+        &mut self.probes
+    }
+
     /// Returns how many records were taken out of the ring buffer.
     pub const fn received(&self) -> u64 {
         self.live.received()

@@ -1,6 +1,7 @@
 //! The entry points, one file for each thing that is watched.
 
 mod address_space;
+mod allocation;
 mod call;
 mod fault;
 mod frames;

@@ -76,7 +76,9 @@ impl Attach {
             log::info!("tracing");
             Tracer::hurry();
             tracer.follow_to_exit(stopped).await?;
-            output.write(&tracer.report()?)?;
+            let report = tracer.report()?;
+            self.tracing.stacks.write(&report)?;
+            output.write(&report)?;
             Ok(ExitCode::from(if gone.is_empty() { 0 } else { Failure::FAILED }))
         })
     }

@@ -12,6 +12,7 @@ mod output;
 mod replay;
 mod report;
 mod run;
+mod stacks;
 mod status;
 mod tracer;
 mod verify;
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use failure::Failure;
+use stacks::StackOptions;
 
 use crate::model::report::Evidence;
 
@@ -112,6 +114,8 @@ struct Tracing {
     /// Keeps a trace of the records in FILE, for `memtrace replay` (docs/TRACE_FORMAT.md).
     #[arg(long, value_name = "FILE", hide = true)]
     keep_records: Option<PathBuf>,
+    #[command(flatten)]
+    stacks: StackOptions,
 }
 
 impl Tracing {

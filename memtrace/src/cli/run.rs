@@ -61,12 +61,14 @@ impl Run {
         runtime.block_on(async {
             let mut tracer = Tracer::attach(&self.tracing, common, false)?;
             let waiting = Waiting::start(program, &self.command, user)?;
-            tracer.expect(waiting.pid)?;
+            tracer.expect(waiting.pid, &waiting.program)?;
             // From here on a signal is the command's: caught before it can print anything.
             let signals = Signals::new()?;
             let mut child = waiting.release()?;
             let status = follow(&mut tracer, &mut child, signals).await?;
-            output.write(&tracer.report()?)?;
+            let report = tracer.report()?;
+            self.tracing.stacks.write(&report)?;
+            output.write(&report)?;
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             Ok(ExitCode::from(code as u8))
         })

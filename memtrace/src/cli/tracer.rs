@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write as _},
     ops::Range,
+    path::Path,
     time::Instant,
 };
 
@@ -23,6 +24,7 @@ use super::{
     Common, EventKind, Format, Tracing,
     classes::Classes,
     look::{Found, walk_allocators},
+    stacks::Sampling,
     status::Status,
 };
 use crate::{
@@ -30,7 +32,7 @@ use crate::{
     model::{
         Model,
         build::{Held, Residency, Surroundings, report},
-        change::Change,
+        change::{Change, What},
         process::Process,
         region_map::PAGE,
         report::{Evidence, Host, Report},
@@ -52,6 +54,8 @@ pub(super) struct Tracer {
     start_ns: u64,
     status: Status,
     classes: Classes,
+    /// Who allocates and who frees, if it was asked for.
+    sampling: Option<Sampling>,
     /// The trace that is kept, for `memtrace replay`.
     kept: Option<TraceWriter<BufWriter<File>>>,
 }
@@ -72,6 +76,7 @@ impl Tracer {
             fault_events: tracing.events == Some(EventKind::Faults),
             running,
             remanence: tracing.remanence,
+            sample_bytes: tracing.stacks.period(),
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
@@ -82,6 +87,9 @@ impl Tracer {
         for probe in follower.probes().report() {
             log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
         }
+        let sampling =
+            tracing.stacks.period().map(|bytes| Sampling::new(follower.probes_mut(), bytes));
+        let sampling = sampling.transpose()?;
         trim();
         let start_ns = now_ns()?;
         let evidence = follower.probes().evidence();
@@ -96,18 +104,27 @@ impl Tracer {
             start_ns,
             status: Status::new(tracing.events.is_some()),
             classes: Classes::new(tracing.walk),
+            sampling,
             kept: kept.map(|file| begin_trace(file, start_ns, evidence)).transpose()?,
         })
     }
 
     /// Traces a child that has not executed its command yet.
-    pub(super) fn expect(&mut self, tgid: u32) -> Result<()> {
-        self.follower.expect(tgid)
+    pub(super) fn expect(&mut self, tgid: u32, program: &Path) -> Result<()> {
+        self.follower.expect(tgid)?;
+        match &mut self.sampling {
+            Some(sampling) => sampling.expect(self.follower.probes_mut(), tgid, program),
+            None => Ok(()),
+        }
     }
 
     /// Traces a running process from now on.
     pub(super) fn seed(&mut self, tgid: u32) -> Result<()> {
-        self.follower.seed(tgid)
+        self.follower.seed(tgid)?;
+        match &mut self.sampling {
+            Some(sampling) => sampling.seed(self.follower.probes_mut(), tgid),
+            None => Ok(()),
+        }
     }
 
     /// Lets the reader of the events go first: the traced threads may be many and busy. Call it
@@ -150,6 +167,9 @@ impl Tracer {
             }
             self.drain();
             self.tell_classes()?;
+            if let Some(sampling) = &mut self.sampling {
+                sampling.turn(self.follower.probes_mut())?;
+            }
         }
         self.drain();
         self.heal()?;
@@ -164,7 +184,7 @@ impl Tracer {
     }
 
     fn drain(&mut self) {
-        let Self { follower, stream, start_ns, kept, .. } = self;
+        let Self { follower, stream, start_ns, sampling, kept, .. } = self;
         let mut lines = String::new();
         let keep = |record: &[u8]| {
             if let Some(file) = kept.as_mut()
@@ -176,6 +196,11 @@ impl Tracer {
         };
         follower.drain(keep, |model, event| {
             let change = model.apply(event);
+            if let (Some(sampling), Some(Change { tgid, what: What::Exec { .. }, .. })) =
+                (sampling.as_mut(), &change)
+            {
+                sampling.executed(*tgid);
+            }
             if let (Some(format), Some(change)) = (*stream, change) {
                 push_line(&mut lines, &change, format, *start_ns);
                 if lines.len() >= LINES_BYTES {
@@ -254,7 +279,11 @@ impl Tracer {
                 log::warn!("cannot keep the records: {error}");
             }
         }
-        Ok(report(self.follower.model(), surroundings, &residency))
+        let mut report = report(self.follower.model(), surroundings, &residency);
+        if let Some(mut sampling) = self.sampling.take() {
+            sampling.report(&mut self.follower, &mut report)?;
+        }
+        Ok(report)
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     btf::KernelBtf,
     facts,
     plan::{Asked, KernelFacts, Plan, Step, Unsupported, plan, plan_best},
+    stacks::{self, Links},
     table::PROBES,
 };
 use crate::model::report::{Evidence, ProbeReport};
@@ -40,6 +41,8 @@ pub struct Options {
     pub running: bool,
     /// Measure how long freed frames keep what was in them.
     pub remanence: bool,
+    /// Sample who allocates and who frees, one byte of so many.
+    pub sample_bytes: Option<u32>,
     /// Size of the ring buffer, bytes: a power of two and at least a page.
     pub buffer_bytes: u32,
     /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).
@@ -71,6 +74,7 @@ pub type Diagnostics = aya_log::EbpfLogger<&'static dyn log::Log>;
 pub struct Probes {
     pub(super) bpf: Ebpf,
     events: Events,
+    pub(super) links: Links,
     plan: Plan,
     pub(super) evidence: Evidence,
     /// CPUs that were online.
@@ -136,9 +140,21 @@ impl Probes {
         let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
         let iterates_one = facts.iterates_one;
         let remanence = options.measures_remanence(evidence);
-        let events = Events::default();
-        let mut probes =
-            Self { bpf, events, plan, evidence, cpus, threads_count, iterates_one, remanence };
+        if let Some(bytes) = options.sample_bytes {
+            stacks::prepare(&mut bpf, &btf, bytes)?;
+        }
+        let (events, links) = (Events::default(), Links::default());
+        let mut probes = Self {
+            bpf,
+            events,
+            links,
+            plan,
+            evidence,
+            cpus,
+            threads_count,
+            iterates_one,
+            remanence,
+        };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
             if let Step::Attach(programs) = step {

@@ -1,5 +1,7 @@
 //! Loads the object and attaches its programs, one at a time.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
@@ -13,6 +15,7 @@ use super::{
     attach::Options,
     facts,
     plan::{Hook, Program},
+    stacks,
 };
 use crate::{model::report::Evidence, source::memory};
 
@@ -40,6 +43,7 @@ pub(super) fn load(
     let frames = if remanence { memory::frames()?.next_power_of_two() } else { 1 };
     let (stamps_frames, frame_mask) = (u32::from(remanence), frames - 1);
     loader.map_max_entries("FRAMES", frames);
+    stacks::size_maps(&mut loader, options.sample_bytes.as_ref());
     loader.override_global("STAMPS_FRAMES", &stamps_frames, true);
     loader.override_global("FRAME_MASK", &frame_mask, true);
     let machine = u32::from(machine);
@@ -71,7 +75,16 @@ pub(super) fn attach(
     btf: &Btf,
 ) -> Result<Option<TracePointLink>> {
     let attached = try_attach(program(bpf, name)?, hook, btf);
-    attached.map_err(|error| match error {
+    attached.map_err(|error| explain(name, hook, error))
+}
+
+/// Says why a program could not be loaded, or not be attached to a hook.
+pub(super) fn explain(
+    name: &'static str,
+    hook: impl fmt::Display,
+    error: ProgramError,
+) -> anyhow::Error {
+    match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             log::debug!("{name}: {log}");
@@ -84,7 +97,7 @@ pub(super) fn attach(
             Refused { program: name, reason }.into()
         }
         other => anyhow::Error::from(other).context(format!("cannot attach {hook}")),
-    })
+    }
 }
 
 fn try_attach(

@@ -8,4 +8,5 @@ pub mod load;
 pub mod look;
 mod machine;
 pub mod plan;
+pub mod stacks;
 pub mod table;

@@ -63,6 +63,7 @@ mod tests {
                 probes: vec![],
             },
             processes: vec![],
+            stacks: None,
         });
         assert!(json.ends_with("\n}\n"), "{json:?}");
         assert_snapshot!(json, @r#"
@@ -87,7 +88,8 @@ mod tests {
             "complete": true,
             "probes": []
           },
-          "processes": []
+          "processes": [],
+          "stacks": null
         }
         "#);
     }

@@ -4,6 +4,7 @@ mod allocators;
 mod counted;
 mod memory;
 mod reclaimed;
+pub mod stacks;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -122,6 +123,7 @@ pub fn report(
                 process_report(model, process, read)
             })
             .collect(),
+        stacks: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod allocators;
 mod frames;
 mod left;
 mod memory;
+mod stacks;
 
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ pub use self::{
     frames::{Faults, MadvFree, Remanence, Reuse, Swap, Within, ZeroedByKind},
     left::{KeptByReason, KindReport, LateDelay, PathReport, Reclaimed},
     memory::{FreedNotReclaimed, Memory, ResidentByKind},
+    stacks::{Frame, FreedBy, ProbedFunction, ProcessStacks, RetainedBy, SamplingCost, Stacks},
 };
 
 /// Everything that one run of memtrace has to say.
@@ -27,6 +29,8 @@ pub struct Report {
     pub window: Window,
     /// The traced processes, in the order in which they were seen.
     pub processes: Vec<ProcessReport>,
+    /// Who allocated what is not freed, and who freed; `None` without `--stacks`.
+    pub stacks: Option<Stacks>,
 }
 
 /// [`Report::schema`] of this build.

@@ -5,6 +5,7 @@
 mod layout;
 mod machine;
 mod process;
+mod stacks;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,9 @@ pub fn render(report: &Report, style: Style) -> String {
         process::render(&mut out, process, was_traced(window).then_some(window.evidence), style);
     }
     out.push('\n');
+    if let Some(stacks) = &report.stacks {
+        stacks::render(&mut out, stacks, &report.processes, style);
+    }
     style.paragraph(&mut out, Some(Ink::Dim), 4, &origin(report));
     out
 }

@@ -28,22 +28,38 @@ pub fn resident(
     tgid: u32,
     ranges: impl IntoIterator<Item = Range<u64>>,
 ) -> io::Result<ResidentPages> {
-    let pagemap = File::open(memory_dir(tgid) + "/pagemap")?;
     let mut pages = ResidentPages::default();
+    each(tgid, ranges, |found| {
+        pages.file += found.file;
+        pages.anon += found.anon;
+    })?;
+    Ok(pages)
+}
+
+/// Counts the resident pages of a process in each of `ranges`.
+///
+/// Errors: as [`resident`].
+pub fn each(
+    tgid: u32,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+    mut found: impl FnMut(ResidentPages),
+) -> io::Result<()> {
+    let pagemap = File::open(memory_dir(tgid) + "/pagemap")?;
     let mut can_scan = true;
     for range in ranges {
+        let mut pages = ResidentPages::default();
         if can_scan {
             match scan(&pagemap, range.clone(), &mut pages) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => can_scan = false,
-                scanned => {
-                    scanned?;
-                    continue;
-                }
+                scanned => scanned?,
             }
         }
-        read(&pagemap, range, &mut pages)?;
+        if !can_scan {
+            read(&pagemap, range, &mut pages)?;
+        }
+        found(pages);
     }
-    Ok(pages)
+    Ok(())
 }
 
 /// `PAGE_IS_FILE`, `PAGE_IS_PRESENT`, `PAGE_IS_PFNZERO` (include/uapi/linux/fs.h).
