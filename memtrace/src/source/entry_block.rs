@@ -7,9 +7,13 @@ pub const LOOKED_AT: usize = 64;
 
 /// Numbers of registers as instructions encode them.
 pub mod register {
+    /// `rdx`
     pub const RDX: u8 = 2;
+    /// `rsp`
     pub const RSP: u8 = 4;
+    /// `rsi`
     pub const RSI: u8 = 6;
+    /// `rdi`
     pub const RDI: u8 = 7;
 }
 

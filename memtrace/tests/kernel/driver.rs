@@ -274,6 +274,11 @@ impl Started {
         Ok(self.stdin.as_mut().expect("open").write_all(format!("{line}\n").as_bytes())?)
     }
 
+    /// Tells it that nothing more will be said.
+    pub(crate) fn hang_up(&mut self) {
+        self.stdin.take();
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus, Failed> {
         Ok(self.child.wait()?)
@@ -355,6 +360,13 @@ impl Attached {
             return Err(format!("attach ended with {status}").into());
         }
         Report::read(&self.path)
+    }
+
+    /// Kills memtrace.
+    pub(crate) fn kill(&mut self) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Waits until it ends by itself and returns the report.

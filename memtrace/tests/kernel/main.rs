@@ -16,6 +16,7 @@ mod maps;
 mod outside;
 mod paths;
 mod settle;
+mod stacks;
 mod tasks;
 mod workload;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         evidence::trials(),
         outside::trials(),
         afterlife::trials(),
+        stacks::trials(),
         fuzz::trials(),
     ]
     .into_iter()

@@ -15,7 +15,10 @@ use self::{measure::measure, read::read};
 use super::{Failure, buffer_size};
 use crate::{
     follow::Follower,
-    model::report::{ProbedFunction, Report, SamplingCost},
+    model::{
+        build::stacks::limit,
+        report::{ProbedFunction, Report, SamplingCost},
+    },
     probe::attach::Probes,
     sink::{folded, printable, size},
     source::{
@@ -223,7 +226,14 @@ impl Sampling {
             let _ = sampled.code.look(sampled.tgid);
         }
         follower.probes_mut().release_functions();
-        report.stacks = Some(read(self, follower.probes(), follower.model())?);
+        let mut stacks = read(self, follower.probes(), follower.model())?;
+        for sampled in &mut stacks.processes {
+            let mut processes = report.processes.iter();
+            if let Some(process) = processes.find(|process| process.tgid == sampled.tgid) {
+                limit(sampled, process);
+            }
+        }
+        report.stacks = Some(stacks);
         Ok(())
     }
 }

@@ -16,7 +16,10 @@ use crate::{
         space::RegionKind,
     },
     probe::{attach::Probes, stacks::Samples},
-    source::{procfs::pagemap, symbols::Symbols},
+    source::{
+        procfs::{self, pagemap},
+        symbols::Symbols,
+    },
 };
 
 /// Reads what was sampled.
@@ -83,7 +86,13 @@ fn still_resident(tgid: u32, mut gone: Vec<(Block, Gone)>) -> Option<Vec<Still>>
     };
     let ranges = gone.iter().map(|(block, gone)| pages(block, gone));
     let mut resident = Vec::with_capacity(gone.len());
-    pagemap::each(tgid, ranges, |found| resident.push(found.anon + found.file)).ok()?;
+    let found = pagemap::each(tgid, ranges, |found| resident.push(found.anon + found.file));
+    if let Err(error) = found {
+        if !procfs::is_gone(&error) {
+            log::warn!("cannot read what is resident of what process {tgid} freed: {error}");
+        }
+        return None;
+    }
     let still = gone.iter().zip(resident).map(|((block, gone), resident)| {
         let Range { start, end } = pages(block, gone);
         Still { stack: gone.stack, weight: gone.was.weight, resident, pages: (end - start) / PAGE }

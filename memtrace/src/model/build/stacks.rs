@@ -7,7 +7,7 @@ use std::{
 
 use memtrace_common::stacks::{Freed, Live};
 
-use crate::model::report::{Frame, FreedBy, ProcessStacks, RetainedBy};
+use crate::model::report::{Frame, FreedBy, ProcessReport, ProcessStacks, RetainedBy};
 
 /// What was sampled of a process.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +104,22 @@ pub fn process_stacks(
     }
 }
 
+/// Lowers what may be resident to what the allocators of the process were found to keep, when all of
+/// them were walked to the end: no call stack can have freed more of it.
+pub fn limit(sampled: &mut ProcessStacks, process: &ProcessReport) {
+    let ProcessReport { allocators, unwalked, memory, .. } = process;
+    let all = unwalked.is_empty() && allocators.iter().all(|known| known.evidence == "walked");
+    let Some(kept) = memory.freed_not_reclaimed.allocator.filter(|_| all) else { return };
+    let rows = sampled.freed_by.iter_mut().map(|row| &mut row.resident_estimate);
+    for bytes in rows.chain([&mut sampled.freed_resident_estimate]).flatten() {
+        *bytes = kept.min(*bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::{AllocatorReport, FreedNotReclaimed, Memory};
 
     fn frame(function: &str) -> Vec<Frame> {
         vec![Frame { function: Some(function.into()), ..Frame::default() }]
@@ -152,5 +165,31 @@ mod tests {
         let rows: Vec<_> = stacks.freed_by.iter().map(|row| row.resident_estimate).collect();
         assert_eq!(rows, [Some(4000), Some(0)]);
         assert_eq!(stacks.freed_resident_estimate, Some(4000));
+    }
+
+    #[test]
+    fn no_more_is_resident_than_allocators_keep_that_were_walked() {
+        let before = ProcessStacks {
+            freed_resident_estimate: Some(30),
+            freed_by: [Some(20), Some(10), None]
+                .map(|resident_estimate| FreedBy { resident_estimate, ..FreedBy::default() })
+                .into(),
+            ..ProcessStacks::default()
+        };
+        let freed_not_reclaimed = FreedNotReclaimed { allocator: Some(15), ..Default::default() };
+        let mut process = ProcessReport {
+            memory: Memory { freed_not_reclaimed, ..Memory::default() },
+            allocators: vec![AllocatorReport { evidence: "walked", ..AllocatorReport::default() }],
+            ..ProcessReport::default()
+        };
+        let figures = |process: &ProcessReport| {
+            let mut stacks = before.clone();
+            limit(&mut stacks, process);
+            let rows = stacks.freed_by.iter().map(|row| row.resident_estimate);
+            (stacks.freed_resident_estimate, rows.collect::<Vec<_>>())
+        };
+        assert_eq!(figures(&process), (Some(15), vec![Some(15), Some(10), None]));
+        process.allocators[0].evidence = "lower_bound";
+        assert_eq!(figures(&process).0, Some(30));
     }
 }

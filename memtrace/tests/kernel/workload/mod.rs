@@ -143,6 +143,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         }
         "fuzz_victim" => super::fuzz::victim::main(args),
         "heap" => super::heap::workload::run(args),
+        "stacks" => super::stacks::workload::run(args),
         "afterlife" => super::afterlife::workload::run(args),
         other => panic!("no workload {other}"),
     }
