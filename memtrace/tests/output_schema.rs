@@ -6,10 +6,11 @@ use memtrace::{
     model::{
         change::path_name,
         report::{
-            AllocatorReport, ArenaReport, Balance, Evidence, Faults, Finding, FreedNotReclaimed,
-            Host, KeptByReason, KindReport, LateDelay, MadvFree, Mapped, Memory, PathReport,
-            ProbeReport, ProcessReport, Reclaimed, RegionReport, Remains, Remanence, Report,
-            ResidentByKind, Reuse, SCHEMA, Swap, Window, Within, ZeroedByKind,
+            AllocatorReport, ArenaReport, Balance, Evidence, Faults, Finding, Frame, FreedBy,
+            FreedNotReclaimed, Host, KeptByReason, KindReport, LateDelay, MadvFree, Mapped, Memory,
+            PathReport, ProbeReport, ProbedFunction, ProcessReport, ProcessStacks, Reclaimed,
+            RegionReport, Remains, Remanence, Report, ResidentByKind, RetainedBy, Reuse, SCHEMA,
+            SamplingCost, Stacks, Swap, Window, Within, ZeroedByKind,
         },
     },
     sink::json,
@@ -38,6 +39,11 @@ fn a_report_in_which_nothing_is_known_is_valid() {
 #[test]
 fn a_report_without_a_process_is_valid() {
     assert_valid(&value(&Report { processes: vec![], ..known() }));
+}
+
+#[test]
+fn a_report_without_call_stacks_is_valid() {
+    assert_valid(&value(&Report { stacks: None, ..known() }));
 }
 
 #[test]
@@ -99,8 +105,8 @@ fn null_stands_only_where_the_type_has_an_option() {
     for pointer in pointers(&known) {
         let mut report = known.clone();
         *report.pointer_mut(&pointer).expect("the field is there") = Value::Null;
-        // `unknown` has null in every field that can be null.
-        if unknown.pointer(&pointer).is_some_and(Value::is_null) {
+        // `unknown` has null in every field that can be null, but one: what is inside of it counts.
+        if pointer == "/stacks" || unknown.pointer(&pointer).is_some_and(Value::is_null) {
             nullable += 1;
             assert_valid(&report);
         } else {
@@ -108,6 +114,7 @@ fn null_stands_only_where_the_type_has_an_option() {
         }
     }
     assert_eq!(nullable, 53 + 6 * Path::ALL.len());
+    assert_eq!(nullable, 57 + 6 * Path::ALL.len());
 }
 
 #[test]
@@ -368,6 +375,44 @@ fn known() -> Report {
                 cold: Some(0),
             }],
         }],
+        stacks: Some(stacks()),
+    }
+}
+
+fn stacks() -> Stacks {
+    let frames = || {
+        vec![Frame {
+            function: Some("main".into()),
+            file: Some("/usr/bin/python3".into()),
+            offset: "0x1234".into(),
+        }]
+    };
+    Stacks {
+        sample_bytes: 524_288,
+        allocations: 3,
+        frees: 2,
+        samples: 2,
+        lost: 0,
+        lost_stacks: 0,
+        cost: SamplingCost { allocation_ns: 800, free_ns: 500, stepped_ns: 9000 },
+        functions: vec![ProbedFunction {
+            name: "malloc".into(),
+            file: "/usr/lib/libc.so.6".into(),
+            emulated: true,
+        }],
+        processes: vec![ProcessStacks {
+            tgid: 4242,
+            retained: 4096,
+            freed: 4096,
+            freed_resident_estimate: Some(4096),
+            retained_by: vec![RetainedBy { bytes: 4096, samples: 1, frames: frames() }],
+            freed_by: vec![FreedBy {
+                bytes: 4096,
+                resident_estimate: Some(4096),
+                samples: 1,
+                frames: frames(),
+            }],
+        }],
     }
 }
 
@@ -380,6 +425,12 @@ fn reuse(frames: u64) -> Reuse {
 fn unknown() -> Report {
     let mut report = known();
     report.window.probes[0].hook = None;
+    let process = &mut report.stacks.as_mut().expect("it is known").processes[0];
+    process.freed_resident_estimate = None;
+    let RetainedBy { frames, .. } = &mut process.retained_by[0];
+    (frames[0].function, frames[0].file) = (None, None);
+    let FreedBy { frames, resident_estimate, .. } = &mut process.freed_by[0];
+    (frames[0].function, frames[0].file, *resident_estimate) = (None, None, None);
     report.host.init_on_alloc = None;
     report.host.init_on_free = None;
     let process = &mut report.processes[0];

@@ -77,9 +77,9 @@ fn take(ctx: &ProbeContext, stack: *mut Stack) -> u64 {
     }
     let key = hash | 1;
     if STACKS.get_ptr(key).is_none() {
-        // SAFETY: the stack is ours.
-        let kept = STACKS.insert(key, unsafe { &*stack }, 0);
-        if kept.is_err() {
+        // SAFETY: the stack is ours. It is too large to be passed by value.
+        let stack: &Stack = unsafe { &*stack };
+        if STACKS.insert(key, stack, 0).is_err() {
             return 0;
         }
     }

@@ -90,6 +90,9 @@ impl Tracer {
         let sampling =
             tracing.stacks.period().map(|bytes| Sampling::new(follower.probes_mut(), bytes));
         let sampling = sampling.transpose()?;
+        if sampling.is_some() && tracing.follow {
+            log::warn!("children are traced, but who allocates in them is not sampled");
+        }
         trim();
         let start_ns = now_ns()?;
         let evidence = follower.probes().evidence();

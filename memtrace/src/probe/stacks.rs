@@ -24,7 +24,7 @@ use super::{
     plan::Hook,
 };
 use crate::source::{
-    allocator_functions::{Function, Kind, Provider},
+    allocator_functions::{Function, Provider, Role},
     procfs,
 };
 
@@ -136,7 +136,7 @@ impl Probes {
         let thread = procfs::living_thread(pid).and_then(NonZeroU32::new);
         let thread = thread.with_context(|| format!("process {pid} is gone"))?;
         for function in &provider.functions {
-            let (enter, leave) = programs(function.kind);
+            let (enter, leave) = programs(function.role);
             for name in [Some(enter), leave].into_iter().flatten() {
                 self.probe(name, function, &provider.path, thread).with_context(|| {
                     format!("cannot probe {} of {}", function.name, provider.name)
@@ -178,9 +178,13 @@ impl Probes {
         Ok(sampled.remove(&tgid)?)
     }
 
-    /// Reads what was sampled.
-    pub fn samples(&self) -> Result<Samples> {
+    /// Ends sampling and reads what was sampled. The probes stay where they are until they are
+    /// released: that takes the kernel a while.
+    pub fn samples(&mut self) -> Result<Samples> {
         let numbers: Vec<(u32, u32)> = self.entries("SAMPLED")?;
+        for &(tgid, _) in &numbers {
+            self.end_sampling(tgid)?;
+        }
         let stacks: Vec<(u64, Wire<Stack>)> = self.entries("STACKS")?;
         Ok(Samples {
             live: self.wires("LIVE")?,
@@ -220,15 +224,15 @@ impl Probes {
 }
 
 /// Returns the programs for a function: as it is entered, and as it returns.
-const fn programs(kind: Kind) -> (&'static str, Option<&'static str>) {
-    match kind {
-        Kind::Free => ("free_enter", None),
-        Kind::Malloc => ("malloc_enter", Some("pointer_return")),
-        Kind::New => ("new_enter", Some("pointer_return")),
-        Kind::Calloc => ("calloc_enter", Some("pointer_return")),
-        Kind::Aligned => ("aligned_enter", Some("pointer_return")),
-        Kind::Posix => ("posix_enter", Some("posix_return")),
-        Kind::Realloc => ("realloc_enter", Some("realloc_return")),
+const fn programs(role: Role) -> (&'static str, Option<&'static str>) {
+    match role {
+        Role::Free => ("free_enter", None),
+        Role::Malloc => ("malloc_enter", Some("pointer_return")),
+        Role::New => ("new_enter", Some("pointer_return")),
+        Role::Calloc => ("calloc_enter", Some("pointer_return")),
+        Role::Aligned => ("aligned_enter", Some("pointer_return")),
+        Role::Posix => ("posix_enter", Some("posix_return")),
+        Role::Realloc => ("realloc_enter", Some("realloc_return")),
     }
 }
 

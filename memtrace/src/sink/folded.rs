@@ -89,6 +89,12 @@ mod tests {
         };
         let stacks = Stacks { processes: vec![process], ..Stacks::default() };
         let report = ProcessReport { tgid: 42, comm: "x".into(), ..ProcessReport::default() };
-        insta::assert_snapshot!(render(&stacks, &[report]), @"");
+        insta::assert_snapshot!(render(&stacks, &[report]), @r"
+        x (pid 42);[freed, perhaps resident];drop 20
+        x (pid 42);[freed];drop 30
+        x (pid 42);[retained] 1
+        x (pid 42);[retained];a:b\n 10
+        x (pid 42);[retained];main;libx.so+0x10;inner 100
+        ");
     }
 }

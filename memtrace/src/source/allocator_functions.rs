@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -22,7 +21,7 @@ use crate::model::region_map::flag;
 
 /// What a function of an allocator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum Role {
     /// `free(pointer)`. Comes first: what is sampled must be seen to be freed.
     Free,
     /// `realloc(pointer, size)`.
@@ -39,7 +38,7 @@ pub enum Kind {
     Malloc,
 }
 
-impl Kind {
+impl Role {
     /// Returns the registers that hold the arguments that are read.
     const fn arguments(self) -> &'static [u8] {
         match self {
@@ -52,36 +51,36 @@ impl Kind {
 }
 
 /// Functions of C.
-const C: &[(&str, Kind)] = &[
-    ("malloc", Kind::Malloc),
-    ("free", Kind::Free),
-    ("calloc", Kind::Calloc),
-    ("realloc", Kind::Realloc),
-    ("posix_memalign", Kind::Posix),
-    ("aligned_alloc", Kind::Aligned),
-    ("memalign", Kind::Aligned),
+const C: &[(&str, Role)] = &[
+    ("malloc", Role::Malloc),
+    ("free", Role::Free),
+    ("calloc", Role::Calloc),
+    ("realloc", Role::Realloc),
+    ("posix_memalign", Role::Posix),
+    ("aligned_alloc", Role::Aligned),
+    ("memalign", Role::Aligned),
 ];
 
 /// Operators of C++ that allocators such as tcmalloc and jemalloc bring along.
-const CPP: &[(&str, Kind)] = &[
-    ("_Znwm", Kind::New),
-    ("_Znam", Kind::New),
-    ("_ZnwmRKSt9nothrow_t", Kind::New),
-    ("_ZnamRKSt9nothrow_t", Kind::New),
-    ("_ZnwmSt11align_val_t", Kind::New),
-    ("_ZnamSt11align_val_t", Kind::New),
-    ("_ZnwmSt11align_val_tRKSt9nothrow_t", Kind::New),
-    ("_ZnamSt11align_val_tRKSt9nothrow_t", Kind::New),
-    ("_ZdlPv", Kind::Free),
-    ("_ZdaPv", Kind::Free),
-    ("_ZdlPvm", Kind::Free),
-    ("_ZdaPvm", Kind::Free),
-    ("_ZdlPvRKSt9nothrow_t", Kind::Free),
-    ("_ZdaPvRKSt9nothrow_t", Kind::Free),
-    ("_ZdlPvSt11align_val_t", Kind::Free),
-    ("_ZdaPvSt11align_val_t", Kind::Free),
-    ("_ZdlPvmSt11align_val_t", Kind::Free),
-    ("_ZdaPvmSt11align_val_t", Kind::Free),
+const CPP: &[(&str, Role)] = &[
+    ("_Znwm", Role::New),
+    ("_Znam", Role::New),
+    ("_ZnwmRKSt9nothrow_t", Role::New),
+    ("_ZnamRKSt9nothrow_t", Role::New),
+    ("_ZnwmSt11align_val_t", Role::New),
+    ("_ZnamSt11align_val_t", Role::New),
+    ("_ZnwmSt11align_val_tRKSt9nothrow_t", Role::New),
+    ("_ZnamSt11align_val_tRKSt9nothrow_t", Role::New),
+    ("_ZdlPv", Role::Free),
+    ("_ZdaPv", Role::Free),
+    ("_ZdlPvm", Role::Free),
+    ("_ZdaPvm", Role::Free),
+    ("_ZdlPvRKSt9nothrow_t", Role::Free),
+    ("_ZdaPvRKSt9nothrow_t", Role::Free),
+    ("_ZdlPvSt11align_val_t", Role::Free),
+    ("_ZdaPvSt11align_val_t", Role::Free),
+    ("_ZdlPvmSt11align_val_t", Role::Free),
+    ("_ZdaPvmSt11align_val_t", Role::Free),
 ];
 
 /// A function and where it is probed.
@@ -90,7 +89,7 @@ pub struct Function {
     /// Its symbol.
     pub name: &'static str,
     /// What it does.
-    pub kind: Kind,
+    pub role: Role,
     /// Where in the file the probe goes.
     pub offset: u64,
     /// The kernel emulates the instruction there; else it steps over it, which costs several times
@@ -192,18 +191,18 @@ fn functions(path: &Path) -> Result<Vec<Function>> {
         }
         let name = symbol.name_bytes()?;
         let known = C.iter().chain(if is_static { &[] } else { CPP });
-        let Some(&(name, kind)) = known.into_iter().find(|known| known.0.as_bytes() == name) else {
+        let Some(&(name, role)) = known.into_iter().find(|known| known.0.as_bytes() == name) else {
             return Ok(());
         };
         let Some(start) = file_offset(&elf, symbol.address()) else { return Ok(()) };
         let mut code = [0; LOOKED_AT];
-        let len = file.read_at(&mut code, start).map_err(io::Error::from)?;
+        let len = file.read_at(&mut code, start)?;
         let len = len.min(usize::try_from(symbol.size()).unwrap_or(usize::MAX));
-        let place = emulated(&code[..len], kind.arguments());
+        let place = emulated(&code[..len], role.arguments());
         let offset = start.saturating_add(place.unwrap_or(0) as u64);
         // Several names may stand for one function.
         if found.iter().all(|function| function.offset != offset) {
-            found.push(Function { name, kind, offset, emulated: place.is_some() });
+            found.push(Function { name, role, offset, emulated: place.is_some() });
         }
         Ok(())
     };
@@ -212,7 +211,7 @@ fn functions(path: &Path) -> Result<Vec<Function>> {
     } else {
         elf.dynamic_symbols().try_for_each(&mut add)?;
     }
-    found.sort_by_key(|function| function.kind);
+    found.sort_by_key(|function| function.role);
     Ok(found)
 }
 
@@ -237,7 +236,7 @@ mod tests {
         for name in ["malloc", "free", "calloc", "realloc", "posix_memalign"] {
             assert!(names.contains(&name), "{names:?}");
         }
-        let is_free = |function: &Function| function.kind == Kind::Free;
+        let is_free = |function: &Function| function.role == Role::Free;
         assert!(provider.functions.first().is_some_and(is_free), "{provider:?}");
         assert!(provider.functions.iter().all(|function| function.emulated), "{provider:?}");
     }

@@ -9,7 +9,7 @@ use crate::{
     model::report::SamplingCost,
     probe::attach::Probes,
     source::{
-        allocator_functions::{Function, Kind, Provider},
+        allocator_functions::{Function, Provider, Role},
         procfs,
     },
 };
@@ -45,33 +45,36 @@ unsafe extern "C" {
     fn memtrace_measure_stepped(argument: usize) -> usize;
 }
 
-type Measured = unsafe extern "C" fn(usize) -> usize;
+/// A function that gives back what it gets.
+pub(super) type Measured = unsafe extern "C" fn(usize) -> usize;
 
 const ROUNDS: usize = 5;
 const CALLS: u32 = 2_000;
 
+/// The one that an allocator's functions are like, most of them.
+pub(super) const EMULATED: Measured = memtrace_measure_emulated;
+
 /// Measures the cost of a call, in the middle of some rounds.
 pub(super) fn measure(probes: &mut Probes) -> Result<SamplingCost> {
-    let functions: [Measured; 2] = [memtrace_measure_emulated, memtrace_measure_stepped];
-    let [emulated, stepped] = functions;
+    let (emulated, stepped): (Measured, Measured) = (EMULATED, memtrace_measure_stepped);
     let bare = median(emulated);
     let pid = std::process::id();
     probes.sample(pid, 1)?;
-    let mut with = |function: Measured, kind: Kind| -> Result<f64> {
-        probes.probe_functions(pid, &provider(function, kind)?)?;
-        let cost = (median(function) - bare).max(0.0);
+    let mut with = |function: Measured, role: Role| -> Result<u64> {
+        probes.probe_functions(pid, &provider(function, role)?)?;
+        let cost = (median(function) - bare).max(0.0).round() as u64;
         probes.release_functions();
         Ok(cost)
     };
-    let free_ns = with(emulated, Kind::Free)?;
-    let allocation_ns = with(emulated, Kind::Malloc)?;
-    let stepped_ns = (with(stepped, Kind::Free)? - free_ns).max(0.0);
+    let free_ns = with(emulated, Role::Free)?;
+    let allocation_ns = with(emulated, Role::Malloc)?;
+    let stepped_ns = with(stepped, Role::Free)?.saturating_sub(free_ns);
     probes.end_sampling(pid)?;
     Ok(SamplingCost { allocation_ns, free_ns, stepped_ns })
 }
 
 /// Says where one of the functions lies as if it were an allocator's.
-fn provider(function: Measured, kind: Kind) -> Result<Provider> {
+pub(super) fn provider(function: Measured, role: Role) -> Result<Provider> {
     let address = function as usize as u64;
     let maps = procfs::maps(std::process::id())?;
     let mapping = maps.iter().find(|mapping| (mapping.start..mapping.end).contains(&address));
@@ -79,7 +82,7 @@ fn provider(function: Measured, kind: Kind) -> Result<Provider> {
     let offset = address - mapping.start + mapping.offset;
     let path = PathBuf::from("/proc/self/exe");
     let file = std::fs::metadata(&path).context("cannot read memtrace's own file")?;
-    let functions = vec![Function { name: "a function of memtrace", kind, offset, emulated: true }];
+    let functions = vec![Function { name: "a function of memtrace", role, offset, emulated: true }];
     Ok(Provider { name: "memtrace".to_owned(), path, id: (file.dev(), file.ino()), functions })
 }
 
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_functions_are_found_in_our_own_file() {
-        let provider = provider(memtrace_measure_stepped, Kind::Free).expect("our own code");
+        let provider = provider(memtrace_measure_stepped, Role::Free).expect("our own code");
         let file = std::fs::read(&provider.path).expect("our own file");
         let offset = provider.functions[0].offset as usize;
         assert_eq!(file[offset..offset + 3], [0x48, 0x85, 0xff]);

@@ -2,16 +2,17 @@
 
 mod measure;
 mod read;
+mod safe;
 
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::{measure::measure, read::read};
+use self::{measure::measure, read::read, safe::is_safe};
 use super::{Failure, buffer_size};
 use crate::{
     follow::Follower,
@@ -19,7 +20,7 @@ use crate::{
         build::stacks::limit,
         report::{ProbedFunction, Report, SamplingCost},
     },
-    probe::attach::Probes,
+    probe::{attach::Probes, look::Gone},
     sink::{folded, printable, size},
     source::{
         allocator_functions::{self, Provider},
@@ -80,6 +81,14 @@ impl StackOptions {
     }
 }
 
+/// A kernel on which sampling would end some programs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this kernel ends a program that is confined by seccomp when a function returns that is probed \
+     (Linux 6.11 to 6.13)"
+)]
+pub(super) struct Unsafe;
+
 /// What is sampled.
 pub(super) struct Sampling {
     sample_bytes: u32,
@@ -108,14 +117,20 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Sampling {
     /// Measures what it costs. Nothing is probed yet.
     pub(super) fn new(probes: &mut Probes, sample_bytes: u32) -> Result<Self> {
-        let cost = measure(probes).context("cannot put probes on functions")?;
+        let why = "cannot put probes on functions";
+        if !is_safe(probes).context(why)? {
+            bail!(Unsafe);
+        }
+        let cost = measure(probes).context(why)?;
         Ok(Self { sample_bytes, cost, functions: Vec::new(), processes: Vec::new() })
     }
 
     /// Samples a process that runs already.
     pub(super) fn seed(&mut self, probes: &mut Probes, tgid: u32) -> Result<()> {
         let mut sampled = Sampled::new(tgid);
-        sampled.code.look(tgid)?;
+        sampled.code.look(tgid).map_err(|error| {
+            if procfs::is_gone(&error) { Gone.into() } else { anyhow::Error::from(error) }
+        })?;
         let provider = allocator_functions::of_process(tgid)
             .with_context(|| format!("cannot sample process {tgid}"))?;
         self.probe(probes, &mut sampled, &provider)?;
@@ -150,14 +165,14 @@ impl Sampling {
             size(self.sample_bytes.into()),
             sampled.tgid,
             printable(&from.name),
-            allocation_ns / 1e3,
-            free_ns / 1e3,
+            allocation_ns as f64 / 1e3,
+            free_ns as f64 / 1e3,
         );
         if !dear.is_empty() {
             log::warn!(
                 "{dear}: no instruction at its beginning is cheap to probe, so each call costs {:.1} \
                  µs beside that",
-                stepped_ns / 1e3
+                stepped_ns as f64 / 1e3
             );
         }
         probes.probe_functions(sampled.tgid, from)?;
@@ -220,13 +235,13 @@ impl Sampling {
         Ok(())
     }
 
-    /// Takes the probes off, and adds what was sampled to the report.
+    /// Ends sampling, and adds what was sampled to the report.
     pub(super) fn report(&mut self, follower: &mut Follower, report: &mut Report) -> Result<()> {
         for sampled in &mut self.processes {
             let _ = sampled.code.look(sampled.tgid);
         }
-        follower.probes_mut().release_functions();
-        let mut stacks = read(self, follower.probes(), follower.model())?;
+        let samples = follower.probes_mut().samples()?;
+        let mut stacks = read(self, &samples, follower.model());
         for sampled in &mut stacks.processes {
             let mut processes = report.processes.iter();
             if let Some(process) = processes.find(|process| process.tgid == sampled.tgid) {

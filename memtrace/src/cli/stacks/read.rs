@@ -1,8 +1,7 @@
-//! Reads what the probes sampled, looks at the memory of what was freed, and names the call stacks.
+//! Sums what the probes sampled, looks at the memory of what was freed, and names the call stacks.
 
 use std::{collections::HashMap, ops::Range};
 
-use anyhow::Result;
 use memtrace_common::stacks::{Block, Gone};
 
 use super::{Sampled, Sampling};
@@ -15,23 +14,22 @@ use crate::{
         report::{Frame, ProcessStacks, Stacks},
         space::RegionKind,
     },
-    probe::{attach::Probes, stacks::Samples},
+    probe::stacks::Samples,
     source::{
         procfs::{self, pagemap},
         symbols::Symbols,
     },
 };
 
-/// Reads what was sampled.
-pub(super) fn read(sampling: &mut Sampling, probes: &Probes, model: &Model) -> Result<Stacks> {
-    let samples = probes.samples()?;
+/// Sums what was sampled of each process.
+pub(super) fn read(sampling: &mut Sampling, samples: &Samples, model: &Model) -> Stacks {
     let symbols = Symbols::default();
     let mut processes = Vec::new();
     for sampled in &mut sampling.processes {
-        processes.push(process(sampled, &samples, model, &symbols));
+        processes.push(process(sampled, samples, model, &symbols));
     }
     let stats = samples.stats;
-    Ok(Stacks {
+    Stacks {
         sample_bytes: sampling.sample_bytes.into(),
         allocations: stats.allocations,
         frees: stats.frees,
@@ -41,7 +39,7 @@ pub(super) fn read(sampling: &mut Sampling, probes: &Probes, model: &Model) -> R
         cost: sampling.cost,
         functions: sampling.functions.clone(),
         processes,
-    })
+    }
 }
 
 fn process(

@@ -27,14 +27,14 @@ pub struct Stacks {
 }
 
 /// What the probes add to a call, in nanoseconds, as measured on this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SamplingCost {
     /// To one that allocates.
-    pub allocation_ns: f64,
+    pub allocation_ns: u64,
     /// To one that frees.
-    pub free_ns: f64,
+    pub free_ns: u64,
     /// More, to a function of which no cheap instruction was found.
-    pub stepped_ns: f64,
+    pub stepped_ns: u64,
 }
 
 /// A function of an allocator.

@@ -37,6 +37,7 @@ fn report(processes: Vec<ProcessReport>) -> Report {
             probes: vec![probe("syscalls", "attached")],
         },
         processes,
+        stacks: None,
     }
 }
 
