@@ -198,12 +198,14 @@ fn sum(
                 *walked.free_by_region.entry(region).or_insert(0) += bytes;
             }
         }
+        // It may have grown meanwhile, or what it says may be damaged.
+        one.system = arena.system.max(own_walked);
         one.free_resident = Some(own_resident);
         one.trimmable = Some(trimmable);
         resident += own_resident;
-        walked.system = walked.system.saturating_add(arena.system);
+        walked.system = walked.system.saturating_add(one.system);
         walked.locked += u64::from(arena.is_locked);
-        walked.unknown = walked.unknown.saturating_add(arena.system.saturating_sub(own_walked));
+        walked.unknown = walked.unknown.saturating_add(one.system.saturating_sub(own_walked));
         walked.arenas.push(one);
     }
     let mut edges: u64 = resident;
