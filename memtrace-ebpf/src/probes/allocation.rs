@@ -62,7 +62,7 @@ enum Calls {
 
 #[inline(always)]
 fn allocates(ctx: &ProbeContext, size: u64, calls: Calls, out: u64) -> u32 {
-    if current().is_none() {
+    if current(ctx).is_none() {
         return 0;
     }
     // SAFETY: the registers of the context.
@@ -85,7 +85,7 @@ fn allocates(ctx: &ProbeContext, size: u64, calls: Calls, out: u64) -> u32 {
 /// Return of `malloc`, `operator new`, `calloc`, `aligned_alloc` and `memalign`.
 #[uretprobe]
 fn pointer_return(ctx: RetProbeContext) -> u32 {
-    let Some(image) = current() else { return 0 };
+    let Some(image) = current(&ctx) else { return 0 };
     // SAFETY: the registers of the context.
     let (pointer, sp) = unsafe { ((*ctx.regs).rax, (*ctx.regs).rsp) };
     if let Some(Pending { live, .. }) = end(sp) {
@@ -99,7 +99,7 @@ fn pointer_return(ctx: RetProbeContext) -> u32 {
 /// Return of `posix_memalign`.
 #[uretprobe]
 fn posix_return(ctx: RetProbeContext) -> u32 {
-    let Some(image) = current() else { return 0 };
+    let Some(image) = current(&ctx) else { return 0 };
     // SAFETY: the registers of the context.
     let (result, sp) = unsafe { ((*ctx.regs).rax, (*ctx.regs).rsp) };
     let Some(Pending { live, out, .. }) = end(sp) else { return 0 };
@@ -126,7 +126,7 @@ fn gives(block: Block, live: Live) {
 /// else's.
 #[uprobe]
 fn realloc_enter(ctx: ProbeContext) -> u32 {
-    let Some(image) = current() else { return 0 };
+    let Some(image) = current(&ctx) else { return 0 };
     // SAFETY: the registers of the context.
     let (old, size, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsi, (*ctx.regs).rsp) };
     if is_nested(sp) {
@@ -152,7 +152,7 @@ fn realloc_enter(ctx: ProbeContext) -> u32 {
 /// Return of `realloc`: of a size of 0 it may have freed and given nothing.
 #[uretprobe]
 fn realloc_return(ctx: RetProbeContext) -> u32 {
-    let Some(image) = current() else { return 0 };
+    let Some(image) = current(&ctx) else { return 0 };
     // SAFETY: the registers of the context.
     let (pointer, sp) = unsafe { ((*ctx.regs).rax, (*ctx.regs).rsp) };
     let Some(Pending { live, old, was, .. }) = end(sp) else { return 0 };
@@ -171,7 +171,7 @@ fn realloc_return(ctx: RetProbeContext) -> u32 {
 /// `void free(void *pointer)`
 #[uprobe]
 fn free_enter(ctx: ProbeContext) -> u32 {
-    let Some(image) = current() else { return 0 };
+    let Some(image) = current(&ctx) else { return 0 };
     // SAFETY: the registers of the context.
     let pointer = unsafe { (*ctx.regs).rdi };
     if pointer == 0 {

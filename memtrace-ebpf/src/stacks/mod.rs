@@ -9,8 +9,9 @@ mod sampler;
 mod trace;
 
 use aya_ebpf::{
+    EbpfContext,
     macros::map,
-    maps::{HashMap, PerCpuArray},
+    maps::{HashMap, PerCpuArray, ProgramArray},
 };
 use memtrace_common::stacks::{Block, Freed, Freer, Gone, Live, StackStats, image};
 
@@ -41,10 +42,22 @@ static FREED: HashMap<Freer, Freed> = HashMap::with_max_entries(1, 0);
 #[map]
 static STACK_STATS: PerCpuArray<StackStats> = PerCpuArray::with_max_entries(1, 0);
 
-/// Returns the program that the current process runs, if it is sampled.
+/// No program at all, see [`current`].
+#[map]
+static NO_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Returns the program that the current process runs, if it is sampled. Every program on a function
+/// begins with this.
 #[inline(always)]
-pub(crate) fn current() -> Option<u64> {
+pub(crate) fn current<C: EbpfContext>(ctx: &C) -> Option<u64> {
     let tgid = kernel::tgid();
+    if tgid == 0 {
+        // Never comes here. But a program with a tail call runs on the stack of its thread; without one
+        // it gets a stack for each CPU, which the thread that preempts it overwrites
+        // (`bpf_enable_priv_stack`, kernel/bpf/verifier.c, 6.13 to 7.3).
+        // SAFETY: the context is the program's.
+        unsafe { NO_PROGRAM.tail_call(ctx, 0) };
+    }
     // SAFETY: a live map value; a number that changes belongs to the same process.
     let number = unsafe { *SAMPLED.get_ptr(tgid)? };
     (number != 0).then_some(image(tgid, number))
