@@ -16,5 +16,6 @@ pub mod musl;
 pub mod pages;
 pub mod pymalloc;
 pub mod tcmalloc;
+pub mod v8;
 pub mod walked;
 pub mod window;

@@ -10,7 +10,7 @@ use crate::allocator::{
     glibc, go, jemalloc, jvm,
     mappings::Mappings,
     memory::ReadMemory,
-    mimalloc, musl, pymalloc, tcmalloc,
+    mimalloc, musl, pymalloc, tcmalloc, v8,
     walked::{Unwalked, Walked},
 };
 
@@ -84,6 +84,7 @@ pub fn walk_memory<M: ReadMemory>(
     found.add(memory, mimalloc::walk(memory, mappings));
     found.add(memory, pymalloc::walk(memory, mappings, exe));
     found.add(memory, jvm::walk(memory, mappings));
+    found.add(memory, v8::walk(memory, mappings));
     found.add(memory, go::walk(memory, mappings, go::About { exe, version: go() }));
     found
 }

@@ -50,11 +50,13 @@ pub(super) fn allocators(out: &mut String, process: &ProcessReport, style: Style
         .collect();
     style.table(out, &columns(&head, &rows));
     for allocator in allocators {
+        let mut text = String::new();
+        details(&mut text, allocator, style);
         // Of one alone it is clear whose details they are.
-        if allocators.len() > 1 {
+        if allocators.len() > 1 && !text.is_empty() {
             out.push_str(&format!("    of {}\n", name(allocator)));
         }
-        details(out, allocator, style);
+        out.push_str(&text);
     }
     out.push('\n');
 }
