@@ -93,6 +93,14 @@ impl Walked {
         }
         self
     }
+
+    /// Sets what is in use: the rest. What was found is there, also where the allocator's own count is
+    /// smaller since it changed while it was read.
+    pub(super) fn settle(&mut self) {
+        let found = self.free_bytes().saturating_add(self.unknown);
+        self.system = self.system.max(found);
+        self.in_use = self.system - found;
+    }
 }
 
 /// Why an allocator was not walked.

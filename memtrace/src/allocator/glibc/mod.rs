@@ -230,8 +230,7 @@ fn sum(
         ];
         walked.settings = settings.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
     }
-    walked.in_use =
-        walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
+    walked.settle();
     walked
 }
 

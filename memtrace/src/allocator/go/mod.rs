@@ -64,7 +64,7 @@ pub fn walk<M: ReadMemory>(
     walked.system = found.system();
     walked.unknown = found.unknown;
     walked.resyncs = found.torn;
-    walked.in_use = walked.system.saturating_sub(walked.free_bytes()).saturating_sub(found.unknown);
+    walked.settle();
     // `debug.FreeOSMemory` gives idle pages back. Free pages of spans in use stay, and frames that the
     // kernel put under what was given back already (`khugepaged`).
     let (frees, shared) = (found.idle_frames.own * PAGE, found.idle_frames.shared * PAGE);

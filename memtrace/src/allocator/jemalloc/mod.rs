@@ -51,8 +51,7 @@ pub fn walk<M: ReadMemory>(
     }
     let settings = has_background_thread().map(|has| ("background_thread", u64::from(has)));
     walked.settings = settings.into_iter().collect();
-    walked.in_use =
-        walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
+    walked.settle();
     Ok(walked)
 }
 

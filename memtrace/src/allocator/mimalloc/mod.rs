@@ -58,8 +58,7 @@ pub fn walk<M: ReadMemory>(memory: &M, mappings: &Mappings) -> Result<Walked, Un
     ]);
     walked.unknown = found.unknown;
     walked.resyncs = found.torn;
-    walked.in_use =
-        walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
+    walked.settle();
     walked.version = file.and_then(|file| version(file.path()));
     let (frees, shared) = (found.frames.own * PAGE, found.frames.shared * PAGE);
     let partly_used = found.pages.partly_used;

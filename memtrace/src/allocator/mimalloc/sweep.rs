@@ -195,7 +195,9 @@ impl<'a, M: ReadMemory> Sweep<'a, M> {
                 block = self.bytes.get(at..at + 8).map_or(0, word);
             }
         }
-        let free = (page.capacity - page.used + remote).min(page.capacity);
+        // Its count may have changed since: what lies in its lists is free.
+        let listed = uses.iter().filter(|&&is| is == Use::Free).count() as u64;
+        let free = (page.capacity - page.used + remote).min(page.capacity).max(listed);
         self.found.blocks += free * page.block;
         let unmade = (page.reserved - page.capacity) * page.block;
         self.found.unmade += unmade;

@@ -65,7 +65,7 @@ pub fn walk<M: ReadMemory>(
         // The page map is not where it is looked for: what the page heap says of itself is left.
         walked.is_lower_bound = true;
         walked.free = BTreeMap::from([("page_heap", heap.free), ("unmapped", heap.unmapped)]);
-        walked.in_use = walked.system.saturating_sub(walked.free_bytes());
+        walked.settle();
         return Ok(walked);
     }
     walked.free = BTreeMap::from([
@@ -77,8 +77,7 @@ pub fn walk<M: ReadMemory>(
         ("thread_caches", cached.threads),
     ]);
     walked.unknown = walked.system.saturating_sub(found.spans);
-    walked.in_use =
-        walked.system.saturating_sub(walked.free_bytes()).saturating_sub(walked.unknown);
+    walked.settle();
     let (frees, shared) = (found.frames.own * PAGE, found.frames.shared * PAGE);
     let OnPages { resident: _, free, partly_used, cached, by_region } = found.pages;
     let held = [frees, shared, partly_used, cached]

@@ -141,7 +141,7 @@ impl<'a, M: ReadMemory> Walk<'a, M> {
     /// Reads the span that starts at a page; `None` when the entry is stale.
     fn span(&mut self, page: u64, address: u64) -> io::Result<Option<Span>> {
         let mut words = [0; WORDS];
-        for (at, into) in (address..).step_by(8).zip(&mut words) {
+        for (at, into) in (0..).map(|n: u64| address.wrapping_add(8 * n)).zip(&mut words) {
             let Some(word) = self.words.word(at)? else { return Ok(None) };
             *into = word;
         }

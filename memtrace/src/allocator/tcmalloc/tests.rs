@@ -163,6 +163,14 @@ fn statistics_that_do_not_add_up_are_none() {
 }
 
 #[test]
+fn an_entry_that_leads_behind_all_memory_is_stale() {
+    let mut image = image();
+    image.set(LEAF + 8 * (HEAP >> SHIFT), &[u64::MAX - 7]);
+    let walked = walk_image(&image).unwrap();
+    assert_eq!((walked.free["page_heap"], walked.unknown), (0, FREE));
+}
+
+#[test]
 fn any_books_give_a_value() {
     let mut state = 88_172_645_463_325_252_u64;
     let mut random = || {
