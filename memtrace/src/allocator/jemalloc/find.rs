@@ -190,13 +190,11 @@ fn leaf_number(layout: Layout, samples: &[Sample]) -> Option<u64> {
         let extent = layout.decode(&sample.extent);
         // An extent may lie across two leaves.
         let first = extent.start / LEAF_SPAN;
-        let holds = |number: &u64| {
-            let address = number * LEAF_SPAN + sample.offset;
-            address >= extent.start && address < extent.end()
-        };
-        let number = [first, first + 1].into_iter().find(holds)?;
-        let page = number * LEAF_SPAN + sample.offset;
-        (layout.agrees(page, sample.entry, &extent) && number < TABLE / 8).then_some(number)
+        // What lies beyond the tree is no extent.
+        let numbers = [first, first + 1].into_iter().filter(|&number| number < TABLE / 8);
+        let mut pages = numbers.map(|number| (number, number * LEAF_SPAN + sample.offset));
+        let (number, page) = pages.find(|(_, page)| (extent.start..extent.end()).contains(page))?;
+        layout.agrees(page, sample.entry, &extent).then_some(number)
     };
     let numbers: Vec<u64> = samples.iter().filter_map(number_of).collect();
     let &number = numbers.get(numbers.len() / 2)?;
