@@ -107,7 +107,9 @@ struct Books {
     table: Vec<u64>,
     spans: Gathered,
     bits: Gathered,
-    /// Bits of pages in use and of those that were given back, for each chunk.
+    /// Bits of pages in use and of those that were given back, for each chunk, before the spans were read
+    /// and afterwards: spans come and go meanwhile.
+    before: Vec<u64>,
     bitmaps: Vec<u64>,
     /// None of it is in swap.
     are_whole: bool,
@@ -158,8 +160,8 @@ impl<M: ReadMemory> Walk<'_, M> {
         let Some(table_at) = arena.checked_add(first) else { return Ok(None) };
         let table_len = (part.end - part.start) / GO_PAGE * 8;
         let bitmaps_len = (part.end - part.start) / CHUNK * CHUNK_DATA;
-        let bitmaps = memory.words(bitmaps_at, bitmaps_len as usize / 8)?;
-        let Some(bitmaps) = bitmaps else { return Ok(None) };
+        let bitmaps = || memory.words(bitmaps_at, bitmaps_len as usize / 8);
+        let Some(before) = bitmaps()? else { return Ok(None) };
         let mut are_whole = is_there(&mut self.books, table_at, table_len)?;
         let mut bytes = vec![0; table_len as usize];
         self.books.read(table_at, &mut bytes)?;
@@ -185,7 +187,8 @@ impl<M: ReadMemory> Walk<'_, M> {
         });
         let mut pieces: Vec<_> = with_bits.collect();
         let bits = Gathered::read(memory, &mut pieces)?;
-        Ok(Some(Books { part: part.clone(), table, spans, bits, bitmaps, are_whole }))
+        let Some(bitmaps) = bitmaps()? else { return Ok(None) };
+        Ok(Some(Books { part: part.clone(), table, spans, bits, before, bitmaps, are_whole }))
     }
 
     /// Books a span.
@@ -300,13 +303,13 @@ impl Books {
     /// Returns what a page is; `in_span` when a span has it that does not begin here.
     fn page(&self, page: u64, in_span: bool) -> Page {
         let number = ((page - self.part.start) / GO_PAGE) as usize;
-        let bit = |first: usize| {
-            let word = self.bitmaps.get(number / 512 * 16 + first + number % 512 / 64);
+        let bit = |bitmaps: &[u64], first: usize| {
+            let word = bitmaps.get(number / 512 * 16 + first + number % 512 / 64);
             word.copied().unwrap_or(0) >> (number % 64) & 1 == 1
         };
-        match (bit(0), bit(8)) {
+        match (bit(&self.bitmaps, 0), bit(&self.bitmaps, 8)) {
             _ if in_span => Page::Unknown,
-            (true, _) if self.are_whole => Page::Cached,
+            (true, _) if self.are_whole && bit(&self.before, 0) => Page::Cached,
             (true, _) => Page::Unknown,
             (false, true) => Page::Released,
             (false, false) => Page::Idle,
