@@ -1,8 +1,9 @@
 //! What allocators hold: walks over their heaps, read from outside while the process runs.
 //!
-//! Reading order: `memory` (how a walk reads), `mappings`, `pages` (residency, and what lies on each
-//! page), `window`, `walked` (what a walk finds), then one file or folder for each allocator. A walk
-//! follows no pointer without bounds, reads no page that is not resident, and keeps no contents.
+//! Reading order: `memory` (how a walk reads), `mappings`, `search` (for books in data), `pages`
+//! (residency, and what lies on each page), `window`, `walked` (what a walk finds), then one file or
+//! folder for each allocator. A walk follows no pointer without bounds, reads no page that is not
+//! resident, and keeps no contents.
 
 pub mod glibc;
 pub mod go;
@@ -15,6 +16,7 @@ pub mod mimalloc;
 pub mod musl;
 pub mod pages;
 pub mod pymalloc;
+pub mod search;
 pub mod tcmalloc;
 pub mod v8;
 pub mod walked;

@@ -6,44 +6,10 @@ use super::layout::{
     ALIGN, BINS_AT, PARAMETERS, ParametersLayout,
     arena::{BINS, MAX_SYSTEM, NEXT, SYSTEM, TOP},
 };
-use crate::{
-    allocator::{
-        mappings::Mappings,
-        memory::{PageState, Piece, ReadMemory, word},
-    },
-    model::region_map::PAGE,
-};
+use crate::allocator::{mappings::Mappings, memory::ReadMemory, search::search};
 
-/// Bytes that are searched at once, and how much two pieces overlap: more than either structure has.
-const PIECE: u64 = 1 << 20;
+/// How much two pieces that are searched overlap: more than either structure has.
 const OVERLAP: u64 = 4096;
-
-/// Calls `each` with the pieces of a range that are there, as words that start at a page. Stops at the
-/// first result.
-fn search<M: ReadMemory, T>(
-    memory: &M,
-    range: Range<u64>,
-    mut each: impl FnMut(u64, &[u64]) -> Option<T>,
-) -> io::Result<Option<T>> {
-    let mut start = range.start;
-    while start < range.end {
-        let end = range.end.min(start + PIECE + OVERLAP);
-        let mut states = vec![PageState::Absent; ((end - start) / PAGE) as usize];
-        memory.pages(start, &mut states)?;
-        if !states.iter().any(|state| state.is_readable()) {
-            start += PIECE;
-            continue;
-        }
-        let mut bytes = vec![0; (end - start) as usize];
-        memory.read(&mut [Piece { address: start, into: &mut bytes }])?;
-        let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
-        if let Some(found) = each(start, &words) {
-            return Ok(Some(found));
-        }
-        start += PIECE;
-    }
-    Ok(None)
-}
 
 /// Returns the address of `main_arena.bins`.
 pub(super) fn bins<M: ReadMemory>(
@@ -51,18 +17,13 @@ pub(super) fn bins<M: ReadMemory>(
     mappings: &Mappings,
     data: &[Range<u64>],
 ) -> io::Result<Option<u64>> {
-    for range in data {
-        let found = search(memory, range.clone(), |start, words| {
-            let last = words.len().checked_sub((MAX_SYSTEM / 8) as usize + 1)?;
-            let first = (TOP / 8) as usize;
-            let at = (first..=last).find(|&at| is_bins(mappings, start, words, at))?;
-            Some(start + at as u64 * 8)
-        })?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
+    search(memory, data.iter().cloned(), OVERLAP, |start, words| {
+        let first = (TOP / 8) as usize;
+        let last = words.len().checked_sub((MAX_SYSTEM / 8) as usize + 1);
+        let mut places = first..last.map_or(first, |last| last + 1);
+        let at = places.find(|&at| is_bins(mappings, start, words, at));
+        Ok(at.map(|at| start + at as u64 * 8))
+    })
 }
 
 /// Tells whether `words[at]` is `bins[0]` of an arena that is in use.
@@ -147,21 +108,16 @@ pub(super) fn parameters<M: ReadMemory>(
     /// Points without which it is none.
     const ENOUGH: u32 = 9;
     let mut best: Option<(u32, Parameters)> = None;
-    for range in data {
-        search(memory, range.clone(), |_, words| {
-            for (at, layout) in
-                (0..words.len()).flat_map(|at| PARAMETERS.iter().map(move |l| (at, l)))
-            {
-                let Some((points, found)) = judge(may_begin, words, at, layout) else {
-                    continue;
-                };
-                if points >= ENOUGH && best.is_none_or(|(most, _)| points > most) {
-                    best = Some((points, found));
-                }
+    search(memory, data.iter().cloned(), OVERLAP, |_, words| {
+        for (at, layout) in (0..words.len()).flat_map(|at| PARAMETERS.iter().map(move |l| (at, l)))
+        {
+            let Some((points, found)) = judge(may_begin, words, at, layout) else { continue };
+            if points >= ENOUGH && best.is_none_or(|(most, _)| points > most) {
+                best = Some((points, found));
             }
-            None::<()>
-        })?;
-    }
+        }
+        Ok(None::<()>)
+    })?;
     Ok(best.map(|(_, found)| found))
 }
 

@@ -1,28 +1,18 @@
 //! The version that a glibc says of itself (csu/version.c).
 
+use crate::allocator::search::position;
+
 /// Returns the minor version of glibc 2 out of the contents of its file.
 pub fn minor_version(file: &[u8]) -> Option<u32> {
     // A development version has the layouts of what it will be.
     [(&b"stable release version 2."[..], 0), (b"development release version 2.", 1)]
         .into_iter()
         .find_map(|(words, more)| {
-            let at = find(file, words)? + words.len();
+            let at = position(file, words)? + words.len();
             let digits = file[at..].iter().take(3).take_while(|byte| byte.is_ascii_digit());
             let minor = digits.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
             (minor > 0).then_some(minor + more)
         })
-}
-
-fn find(file: &[u8], words: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = file[from..].iter().position(|&byte| byte == words[0]) {
-        from += at;
-        if file[from..].starts_with(words) {
-            return Some(from);
-        }
-        from += 1;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ use crate::{
         mappings::{Mappings, is_private_writable},
         memory::{PageState, ReadMemory, pages_of, word},
         pages::Pages,
+        search::{at_most, search},
     },
     model::region_map::PAGE,
 };
 
-/// Data that is searched at once and at most, and words of it that are tried.
-const PIECE: u64 = 1 << 20;
+/// Data that is searched at most, and words of it that are tried.
 const MOST_DATA: u64 = 256 << 20;
 const MOST_TRIED: usize = 1 << 12;
 /// Arenas that are looked for in each table.
@@ -83,23 +83,22 @@ pub(super) fn heap<M: ReadMemory>(
     data: &[Range<u64>],
 ) -> io::Result<Option<Heap>> {
     let numbers = numbers(mappings);
-    let mut search =
+    let mut books =
         Search { memory, mappings, numbers, pages: Pages::new(memory), tried: HashSet::new() };
-    for range in data {
-        let end = range.end.min(range.start.saturating_add(MOST_DATA));
-        let mut start = range.start;
-        while start < end {
-            let mut bytes = vec![0; (end - start).min(PIECE) as usize];
-            search.pages.read(start, &mut bytes)?;
-            for (at, table) in (start..).step_by(8).zip(bytes.chunks_exact(8).map(word)) {
-                if table == 0 || !search.is_anonymous(table, ARENA_TABLE) {
-                    continue;
-                }
-                if let Some(heap) = search.heap(at, table, range)? {
+    for (range, searched) in data.iter().zip(at_most(data, MOST_DATA)) {
+        let found = search(memory, [searched], 0, |start, words| {
+            for (at, &table) in (start..).step_by(8).zip(words) {
+                if table != 0
+                    && books.is_anonymous(table, ARENA_TABLE)
+                    && let Some(heap) = books.heap(at, table, range)?
+                {
                     return Ok(Some(heap));
                 }
             }
-            start += PIECE;
+            Ok(None)
+        })?;
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)

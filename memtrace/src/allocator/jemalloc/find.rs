@@ -10,12 +10,11 @@ use crate::{
         mappings::{Mappings, is_private_writable},
         memory::{ReadMemory, pages_of, word},
         pages::Pages,
+        search::search,
     },
     model::region_map::PAGE,
 };
 
-/// Data that is searched at once.
-const PIECE: u64 = 1 << 20;
 /// Data that is searched of one file, and words of it that are tried.
 const MOST_DATA: u64 = 256 << 20;
 const MOST_TRIED: usize = 1 << 16;
@@ -39,7 +38,7 @@ pub(super) struct Root {
 /// Returns the trees of a process.
 pub(super) fn roots<M: ReadMemory>(memory: &M, mappings: &Mappings) -> io::Result<Vec<Root>> {
     let mut roots: Vec<Root> = Vec::new();
-    let mut search = Search {
+    let mut books = Search {
         memory,
         mappings,
         data: Pages::new(memory),
@@ -47,22 +46,21 @@ pub(super) fn roots<M: ReadMemory>(memory: &M, mappings: &Mappings) -> io::Resul
         tried: HashSet::new(),
     };
     for data in zeroed_data(mappings) {
-        let mut start = data.start;
-        while start < data.end && roots.len() < MOST_TREES {
-            let end = data.end.min(start + PIECE);
-            let mut bytes = vec![0; (end - start) as usize];
-            search.data.read(start, &mut bytes)?;
-            for (at, leaf) in (start..).step_by(8).zip(bytes.chunks_exact(8).map(word)) {
+        if roots.len() >= MOST_TREES {
+            break;
+        }
+        search(memory, [data.clone()], 0, |start, words| {
+            for (at, &leaf) in (start..).step_by(8).zip(words) {
                 let is_known = |root: &Root| (root.at..root.at + TABLE).contains(&at);
-                if leaf == 0 || !search.may_be_leaf(leaf) || roots.iter().any(is_known) {
+                if leaf == 0 || !books.may_be_leaf(leaf) || roots.iter().any(is_known) {
                     continue;
                 }
-                if let Some(root) = search.root(at, leaf, &data)? {
+                if let Some(root) = books.root(at, leaf, &data)? {
                     roots.push(root);
                 }
             }
-            start = end;
-        }
+            Ok((roots.len() >= MOST_TREES).then_some(()))
+        })?;
     }
     Ok(roots)
 }

@@ -5,8 +5,8 @@ use std::{io, ops::Range};
 use crate::{
     allocator::{
         mappings::{Mappings, is_private_writable},
-        memory::{ReadMemory, word},
-        pages::Pages,
+        memory::ReadMemory,
+        search::{at_most, search},
     },
     model::region_map::PAGE,
 };
@@ -15,8 +15,7 @@ use crate::{
 const INIT_DONE: usize = 1;
 const AREA_HEAD: usize = 7;
 const AREA_TAIL: usize = 8;
-/// Bytes that are searched at once, and by how much two pieces overlap.
-const PIECE: u64 = 1 << 20;
+/// How much two pieces that are searched overlap.
 const OVERLAP: u64 = 4096;
 /// Data of a program that is searched at most: a static one may have any amount of it.
 const MOST: u64 = 256 << 20;
@@ -36,27 +35,16 @@ pub(super) fn context<M: ReadMemory>(
     mappings: &Mappings,
     data: &[Range<u64>],
 ) -> io::Result<Option<Context>> {
-    let mut pages = Pages::new(memory);
-    let mut bytes = Vec::new();
-    for range in data {
-        let end = range.end.min(range.start.saturating_add(MOST));
-        let mut start = range.start;
-        while start < end {
-            let len = (end - start).min(PIECE + OVERLAP);
-            bytes.resize(len as usize, 0);
-            pages.read(start, &mut bytes)?;
-            let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
-            for words in words.windows(AREA_TAIL + 1) {
-                if let Some(context) = candidate(mappings, words)
-                    && are_areas(memory, context, words[AREA_TAIL])?
-                {
-                    return Ok(Some(context));
-                }
+    search(memory, at_most(data, MOST), OVERLAP, |_, words| {
+        for words in words.windows(AREA_TAIL + 1) {
+            if let Some(context) = candidate(mappings, words)
+                && are_areas(memory, context, words[AREA_TAIL])?
+            {
+                return Ok(Some(context));
             }
-            start += PIECE;
         }
-    }
-    Ok(None)
+        Ok(None)
+    })
 }
 
 fn candidate(mappings: &Mappings, words: &[u64]) -> Option<Context> {

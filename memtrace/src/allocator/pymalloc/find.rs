@@ -9,12 +9,12 @@ use crate::{
         mappings::Mappings,
         memory::{PageState, Piece, ReadMemory, pages_of, word},
         pages::Pages,
+        search::search,
     },
     model::region_map::PAGE,
 };
 
-/// Data that is searched, and entries that are read, at once.
-const PIECE: u64 = 1 << 20;
+/// Entries that are read at once.
 const ENTRIES: u64 = 4096;
 /// Arenas that are kept at most: of 1 MiB each, more than half a terabyte.
 const MOST: usize = 600_000;
@@ -37,31 +37,19 @@ pub(super) fn arenas<M: ReadMemory>(
     mappings: &Mappings,
     data: &[Range<u64>],
 ) -> io::Result<Option<Arenas>> {
-    for range in data {
-        let mut start = range.start;
-        while start < range.end {
-            let end = range.end.min(start + PIECE);
-            let mut bytes = vec![0; (end - start) as usize];
-            pages.read(start, &mut bytes)?;
-            let is_elsewhere = |&address: &u64| {
-                // `PyMem_RawRealloc` gave it.
-                let is_aligned = address % 16 == 0 && address != 0;
-                is_aligned
-                    && mappings.is_private_writable(address)
-                    && !data.iter().any(|range| range.contains(&address))
-            };
-            let mut places: Vec<u64> =
-                bytes.chunks_exact(8).map(word).filter(is_elsewhere).collect();
-            drop(bytes);
-            places.sort_unstable();
-            places.dedup();
-            if let Some(found) = first_array(memory, pages, mappings, &places)? {
-                return Ok(Some(found));
-            }
-            start = end;
-        }
-    }
-    Ok(None)
+    let is_elsewhere = |&address: &u64| {
+        // `PyMem_RawRealloc` gave it.
+        let is_aligned = address % 16 == 0 && address != 0;
+        is_aligned
+            && mappings.is_private_writable(address)
+            && !data.iter().any(|range| range.contains(&address))
+    };
+    search(memory, data.iter().cloned(), 0, |_, words| {
+        let mut places: Vec<u64> = words.iter().copied().filter(is_elsewhere).collect();
+        places.sort_unstable();
+        places.dedup();
+        first_array(memory, pages, mappings, &places)
+    })
 }
 
 /// Returns the arenas of the first place that is the array.

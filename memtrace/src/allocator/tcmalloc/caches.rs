@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    allocator::{mappings::Mappings, memory::ReadMemory, pages::Pages},
+    allocator::{mappings::Mappings, memory::ReadMemory},
     model::region_map::PAGE,
 };
 
@@ -72,8 +72,7 @@ impl Cached {
         classes: &Classes,
     ) -> io::Result<Option<Self>> {
         let count = classes.sizes.len();
-        let mut pages = Pages::new(memory);
-        let central = find::search(&mut pages, data, |start, words| {
+        let central = find::search(memory, data, |start, words| {
             find::central_lists(mappings, start, words, count)
         })?;
         let Some(central) = central else { return Ok(None) };
@@ -136,7 +135,7 @@ fn each_thread<M: ReadMemory>(
     let mut links = VecDeque::new();
     let is_link = |&link: &u64| link != 0 && link % 64 == 0 && mappings.is_private_writable(link);
     let mut seen = HashSet::new();
-    find::search(&mut Pages::new(memory), data, |_, words| {
+    find::search(memory, data, |_, words| {
         for link in words.iter().copied().filter(is_link) {
             if links.len() < MOST_CACHES && seen.insert(link) {
                 links.push_back(link);

@@ -10,14 +10,13 @@ use super::layout::{
 use crate::{
     allocator::{
         mappings::Mappings,
-        memory::{ReadMemory, word},
-        pages::Pages,
+        memory::ReadMemory,
+        search::{self, at_most, position},
     },
     model::region_map::PAGE,
 };
 
-/// Bytes that are searched at once, and by how much two pieces overlap: more than any structure has.
-const PIECE: u64 = 2 << 20;
+/// How much two pieces that are searched overlap: more than any structure has.
 const OVERLAP: u64 = 256 << 10;
 /// Data of a program that is searched at most.
 const MOST: u64 = 256 << 20;
@@ -45,25 +44,11 @@ pub(super) struct Classes {
 
 /// Calls `each` with pieces of the data, as words. Stops at the first result.
 pub(super) fn search<M: ReadMemory, T>(
-    pages: &mut Pages<'_, M>,
+    memory: &M,
     data: &[Range<u64>],
     mut each: impl FnMut(u64, &[u64]) -> Option<T>,
 ) -> io::Result<Option<T>> {
-    let mut bytes = Vec::new();
-    for range in data {
-        let end = range.end.min(range.start.saturating_add(MOST));
-        let mut start = range.start;
-        while start < end {
-            bytes.resize((end - start).min(PIECE + OVERLAP) as usize, 0);
-            pages.read(start, &mut bytes)?;
-            let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
-            if let Some(found) = each(start, &words) {
-                return Ok(Some(found));
-            }
-            start += PIECE;
-        }
-    }
-    Ok(None)
+    search::search(memory, at_most(data, MOST), OVERLAP, |start, words| Ok(each(start, words)))
 }
 
 /// Returns the page heap: statistics that add up, behind the heads of lists of spans.
@@ -157,7 +142,7 @@ pub fn is_tcmalloc(path: &str) -> bool {
 /// Returns the version of gperftools out of the contents of its file (`TC_VERSION_STRING`).
 pub fn version(file: &[u8]) -> Option<String> {
     const BEFORE: &[u8] = b"gperftools ";
-    let at = file.windows(BEFORE.len()).position(|bytes| bytes == BEFORE)? + BEFORE.len();
+    let at = position(file, BEFORE)? + BEFORE.len();
     let text = file[at..].iter().take(16).take_while(|byte| matches!(byte, b'0'..=b'9' | b'.'));
     let text: String = text.map(|&byte| char::from(byte)).collect();
     (!text.is_empty()).then_some(text)

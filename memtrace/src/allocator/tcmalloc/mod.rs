@@ -15,7 +15,7 @@ use self::{caches::Cached, find::Classes, spans::Walk};
 use super::{
     mappings::Mappings,
     memory::ReadMemory,
-    pages::{OnPages, Pages},
+    pages::OnPages,
     walked::{Trim, Unwalked, Walked},
 };
 use crate::model::region_map::PAGE;
@@ -42,17 +42,15 @@ pub fn walk<M: ReadMemory>(
     mappings: &Mappings,
     about: &About<'_>,
 ) -> Result<Walked, Unwalked> {
-    let mut pages = Pages::new(memory);
     let mut data = mappings.data_of(|mapping| is_tcmalloc(mapping.path()));
     if data.is_empty() {
         data = mappings.data_of(|mapping| Some(mapping.path()) == about.exe);
     }
-    let heap =
-        find::search(&mut pages, &data, |start, words| find::page_heap(mappings, start, words))?
-            .ok_or(Unwalked::NotUsed(NAME))?;
+    let heap = find::search(memory, &data, |start, words| find::page_heap(mappings, start, words))?
+        .ok_or(Unwalked::NotUsed(NAME))?;
     let mut walked = Walked { name: NAME, version: about.version.clone(), ..Walked::default() };
     walked.system = heap.system;
-    let classes = find::search(&mut pages, &data, |_, words| find::classes(words, heap.shift))?;
+    let classes = find::search(memory, &data, |_, words| find::classes(words, heap.shift))?;
     let cached = match &classes {
         Some(classes) => Cached::read(memory, mappings, &data, classes)?,
         None => None,
