@@ -2,9 +2,12 @@
 //! `process_vm_readv(2)`, `/proc/PID/mem` and `/proc/PID/pagemap`
 //! (Documentation/admin-guide/mm/pagemap.rst).
 
-use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt as _};
+use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-use super::procfs::{memory_dir, pagemap};
+use super::procfs::{
+    memory_dir,
+    pagemap::{self, EXCLUSIVE, FILE_OR_SHARED, PRESENT, SWAPPED, each_entry},
+};
 use crate::{
     allocator::memory::{PageState, Piece, ReadMemory, pages_of},
     model::region_map::PAGE,
@@ -17,15 +20,7 @@ pub struct ProcessMemory {
     pagemap: File,
     /// The address space as it was when it was opened: gone after an exec or an exit.
     space: File,
-    /// Entries of the page map, kept from call to call.
-    entries: RefCell<Vec<u8>>,
 }
-
-/// Bits of an entry of `/proc/PID/pagemap`.
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const FILE_OR_SHARED: u64 = 1 << 61;
-const EXCLUSIVE: u64 = 1 << 56;
 
 /// Pieces of one call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const MOST_PIECES: usize = 1024;
@@ -38,7 +33,7 @@ impl ProcessMemory {
         let folder = memory_dir(tgid);
         let pagemap = File::open(format!("{folder}/pagemap"))?;
         let space = File::open(format!("{folder}/mem"))?;
-        Ok(Self { tgid, pagemap, space, entries: RefCell::default() })
+        Ok(Self { tgid, pagemap, space })
     }
 
     /// Tells whether the process still has the address space that was opened, given an address in it.
@@ -50,16 +45,18 @@ impl ProcessMemory {
 
 impl ReadMemory for ProcessMemory {
     fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-        let mut may_be_zero = false;
+        states.fill(PageState::Absent);
+        let end = start.saturating_add(states.len() as u64 * PAGE);
         let mut states_left = states.iter_mut();
-        self.each_entry(start, states_left.len(), |entry| {
-            let Some(state) = states_left.next() else { return };
-            *state = state_of(entry);
+        let mut may_be_zero = false;
+        each_entry(&self.pagemap, start..end, |_, entry| {
+            let state = state_of(entry);
             // The zero page looks as if it were shared (fs/proc/task_mmu.c, pagemap_pte_range).
-            may_be_zero |= *state == PageState::Shared && entry & FILE_OR_SHARED == 0;
+            may_be_zero |= state == PageState::Shared && entry & FILE_OR_SHARED == 0;
+            states_left.next().into_iter().for_each(|place| *place = state);
+            Ok(())
         })?;
         if may_be_zero {
-            let end = start + states.len() as u64 * PAGE;
             for page in pagemap::zero_pages(&self.pagemap, start..end)? {
                 states[((page - start) / PAGE) as usize] = PageState::Zero;
             }
@@ -96,25 +93,6 @@ fn state_of(entry: u64) -> PageState {
 }
 
 impl ProcessMemory {
-    /// Calls `each` with the entries of pages in the page map, 0 behind the end of address spaces.
-    fn each_entry(&self, start: u64, count: usize, mut each: impl FnMut(u64)) -> io::Result<()> {
-        let mut entries = self.entries.borrow_mut();
-        entries.clear();
-        entries.resize(count * 8, 0);
-        let mut len = 0;
-        while len < entries.len() {
-            match self.pagemap.read_at(&mut entries[len..], start / PAGE * 8 + len as u64)? {
-                0 => break,
-                more => len += more,
-            }
-        }
-        entries[len..].fill(0);
-        for entry in entries.chunks_exact(8) {
-            each(u64::from_ne_bytes(entry.try_into().unwrap_or_default()));
-        }
-        Ok(())
-    }
-
     /// Fills in what is not there and what is shared, and adds the rest to `own`.
     fn split<'a>(
         &self,
@@ -125,14 +103,15 @@ impl ProcessMemory {
         let pages = pages_of(address..address.saturating_add(into.len() as u64));
         // Runs of pages in one state, by how many there are.
         let mut runs: Vec<(PageState, u64)> = Vec::new();
-        self.each_entry(pages.start, ((pages.end - pages.start) / PAGE) as usize, |entry| {
+        let mut end = pages.start;
+        each_entry(&self.pagemap, pages, |_, entry| {
             let state = state_of(entry);
             match runs.last_mut() {
                 Some((last, count)) if *last == state => *count += 1,
                 _ => runs.push((state, 1)),
             }
+            Ok(())
         })?;
-        let mut end = pages.start;
         for (state, count) in runs {
             end += count * PAGE;
             let len = usize::try_from(end - address).map_or(into.len(), |len| len.min(into.len()));
@@ -147,6 +126,8 @@ impl ProcessMemory {
             into = rest;
             address = end;
         }
+        // Behind the end of address spaces.
+        into.fill(0);
         Ok(())
     }
 

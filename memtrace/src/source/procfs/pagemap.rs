@@ -72,18 +72,10 @@ const IS_HUGE: u64 = 1 << 6;
 
 /// Tells whether a page is part of a huge page that is mapped as a whole. Before Linux 6.7 nobody does.
 pub fn is_huge(pagemap: &File, page: u64) -> bool {
-    let mut found = [PageRegion::default(); 1];
-    let mut argument = ScanArgument {
-        size: size_of::<ScanArgument>() as u64,
-        start: page,
-        end: page + PAGE,
-        vec: found.as_mut_ptr() as u64,
-        vec_len: found.len() as u64,
-        category_mask: IS_HUGE,
-        return_mask: IS_HUGE,
-        ..ScanArgument::default()
-    };
-    scan_once(pagemap, &mut argument).is_ok_and(|count| count > 0)
+    let wanted =
+        ScanArgument { category_mask: IS_HUGE, return_mask: IS_HUGE, ..ScanArgument::default() };
+    let mut is_huge = false;
+    each_region(pagemap, page..page + PAGE, wanted, |_| is_huge = true).is_ok() && is_huge
 }
 
 /// `struct pm_scan_arg`.
@@ -120,75 +112,63 @@ const SCAN: libc::c_ulong = 3 << 30
     | 16;
 
 fn scan(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Result<()> {
-    let mut found = [PageRegion::default(); 256];
-    let mut start = range.start;
-    while start < range.end {
-        let mut argument = ScanArgument {
-            size: size_of::<ScanArgument>() as u64,
-            start,
-            end: range.end,
-            vec: found.as_mut_ptr() as u64,
-            vec_len: found.len() as u64,
-            category_inverted: IS_ZERO,
-            category_mask: IS_PRESENT | IS_ZERO,
-            return_mask: IS_FILE | IS_PRESENT,
-            ..ScanArgument::default()
-        };
-        let count = scan_once(pagemap, &mut argument)?;
-        for region in &found[..count] {
-            let here = (region.end - region.start) / PAGE;
-            let is_file = region.categories & IS_FILE != 0;
-            *(if is_file { &mut pages.file } else { &mut pages.anon }) += here;
-        }
-        if argument.walk_end <= start {
-            break;
-        }
-        start = argument.walk_end;
-    }
-    Ok(())
+    let wanted = ScanArgument {
+        category_inverted: IS_ZERO,
+        category_mask: IS_PRESENT | IS_ZERO,
+        return_mask: IS_FILE | IS_PRESENT,
+        ..ScanArgument::default()
+    };
+    each_region(pagemap, range, wanted, |region| {
+        let here = (region.end - region.start) / PAGE;
+        let is_file = region.categories & IS_FILE != 0;
+        *(if is_file { &mut pages.file } else { &mut pages.anon }) += here;
+    })
 }
 
-/// Returns how many regions were found.
-fn scan_once(pagemap: &File, argument: &mut ScanArgument) -> io::Result<usize> {
-    // SAFETY: the argument, and the vector that it names, live for the whole call.
-    let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut *argument) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+/// Calls `each` with the regions of a range that are of the categories `wanted`.
+///
+/// Errors: `ENOTTY` before Linux 6.7.
+fn each_region(
+    pagemap: &File,
+    range: Range<u64>,
+    wanted: ScanArgument,
+    mut each: impl FnMut(&PageRegion),
+) -> io::Result<()> {
+    let mut found = [PageRegion::default(); 256];
+    let mut argument = ScanArgument {
+        size: size_of::<ScanArgument>() as u64,
+        start: range.start,
+        end: range.end,
+        vec: found.as_mut_ptr() as u64,
+        vec_len: found.len() as u64,
+        ..wanted
+    };
+    while argument.start < range.end {
+        // SAFETY: the argument, and the vector that it names, live for the whole call.
+        let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut argument) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        found[..count].iter().for_each(&mut each);
+        if argument.walk_end <= argument.start {
+            break;
+        }
+        argument.start = argument.walk_end;
+    }
+    Ok(())
 }
 
 /// Returns the addresses of the pages of a range behind which the kernel's zero page is. Before Linux
 /// 6.7 that takes root; without it none is known.
 pub fn zero_pages(pagemap: &File, range: Range<u64>) -> io::Result<Vec<u64>> {
     let mut zero = Vec::new();
-    let mut found = [PageRegion::default(); 256];
-    let mut start = range.start;
-    while start < range.end {
-        let mut argument = ScanArgument {
-            size: size_of::<ScanArgument>() as u64,
-            start,
-            end: range.end,
-            vec: found.as_mut_ptr() as u64,
-            vec_len: found.len() as u64,
-            category_mask: IS_ZERO,
-            return_mask: IS_ZERO,
-            ..ScanArgument::default()
-        };
-        match scan_once(pagemap, &mut argument) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-                return zero_frames(pagemap, range);
-            }
-            count => {
-                let count = count?;
-                for region in &found[..count] {
-                    zero.extend((region.start..region.end).step_by(PAGE as usize));
-                }
-            }
-        }
-        if argument.walk_end <= start {
-            break;
-        }
-        start = argument.walk_end;
+    let wanted =
+        ScanArgument { category_mask: IS_ZERO, return_mask: IS_ZERO, ..ScanArgument::default() };
+    let scanned = each_region(pagemap, range.clone(), wanted, |region| {
+        zero.extend((region.start..region.end).step_by(PAGE as usize));
+    });
+    match scanned {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => zero_frames(pagemap, range),
+        scanned => scanned.map(|()| zero),
     }
-    Ok(zero)
 }
 
 /// The same by the flags of the frames.
@@ -205,10 +185,17 @@ fn zero_frames(pagemap: &File, range: Range<u64>) -> io::Result<Vec<u64>> {
     Ok(zero)
 }
 
-/// Bits of an entry of `/proc/PID/pagemap`, and `KPF_ZERO_PAGE` of `/proc/kpageflags`.
-const PRESENT: u64 = 1 << 63;
-const FILE_OR_SHARED: u64 = 1 << 61;
+/// There is a frame, by an entry of `/proc/PID/pagemap`.
+pub const PRESENT: u64 = 1 << 63;
+/// The page is in swap.
+pub const SWAPPED: u64 = 1 << 62;
+/// The frame is of a file or of tmpfs.
+pub const FILE_OR_SHARED: u64 = 1 << 61;
+/// Nobody else has mapped the frame.
+pub const EXCLUSIVE: u64 = 1 << 56;
+/// Number of the frame, which root sees.
 const FRAME: u64 = (1 << 55) - 1;
+/// `KPF_ZERO_PAGE` of `/proc/kpageflags`.
 const ZERO_PAGE: u64 = 1 << 24;
 
 fn read(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Result<()> {
@@ -227,14 +214,15 @@ fn read(pagemap: &File, range: Range<u64>, pages: &mut ResidentPages) -> io::Res
     })
 }
 
-/// Calls `each` with the number of each page of a range and its entry in the page table.
-fn each_entry(
+/// Calls `each` with the number of each page of a range and its entry in the page table, up to the end of
+/// address spaces.
+pub fn each_entry(
     pagemap: &File,
     range: Range<u64>,
     mut each: impl FnMut(u64, u64) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut bytes = vec![0; 8 * 4096];
     let (mut page, end) = (range.start / PAGE, range.end / PAGE);
+    let mut bytes = vec![0; 8 * end.saturating_sub(page).min(4096) as usize];
     while page < end {
         let wanted = bytes.len().min((end - page) as usize * 8);
         let len = pagemap.read_at(&mut bytes[..wanted], page * 8)?;
