@@ -31,11 +31,8 @@ impl Look {
     /// Reads the regions of a process; what was not touched lately is told only where that was reset
     /// before.
     pub(super) fn at(pid: u32, found: procfs::Found, tells_cold: bool) -> io::Result<Self> {
-        let mut regions = procfs::regions(pid)?;
-        if !tells_cold {
-            regions.residency.total.cold = None;
-            regions.residency.regions.values_mut().for_each(|region| region.cold = None);
-        }
+        let read = if tells_cold { procfs::regions_and_cold } else { procfs::regions };
+        let regions = read(pid)?;
         Ok(Self { pid, found, regions })
     }
 

@@ -93,6 +93,22 @@ pub fn regions(tgid: u32) -> io::Result<Regions> {
     Ok(regions_of(tgid, &mappings(tgid, "smaps")?))
 }
 
+/// The same, and what was not touched since [`forget_references`].
+pub fn regions_and_cold(tgid: u32) -> io::Result<Regions> {
+    let mappings = mappings(tgid, "smaps")?;
+    let mut found = regions_of(tgid, &mappings);
+    let mut total = 0;
+    for mapping in &mappings {
+        let cold = mapping.resident.saturating_sub(mapping.referenced);
+        total += cold;
+        if let Some(region) = found.residency.regions.get_mut(&mapping.start) {
+            region.cold = Some(cold);
+        }
+    }
+    found.residency.total.cold = Some(total);
+    Ok(found)
+}
+
 /// Returns what mappings of a process say.
 pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>) -> Regions {
     let mut found = Regions::default();
@@ -103,7 +119,7 @@ pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>
             anon: mapping.anon,
             swapped: mapping.swapped,
             lazy_free: mapping.lazy_free,
-            cold: Some(mapping.resident.saturating_sub(mapping.referenced)),
+            cold: None,
             name: (!mapping.name.is_empty()).then(|| mapping.name.clone()),
         };
         let total = &mut found.residency.total;
@@ -111,7 +127,6 @@ pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>
         total.anon += known.anon;
         total.swapped += known.swapped;
         total.lazy_free += known.lazy_free;
-        total.cold = Some(total.cold.unwrap_or(0) + known.cold.unwrap_or(0));
         found.residency.regions.insert(mapping.start, known);
         found.regions.push(region(tgid, mapping));
     }

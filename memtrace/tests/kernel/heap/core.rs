@@ -33,6 +33,7 @@ pub(super) fn same(name: &str) -> Result<(), Failed> {
     for field in ["tgid", "comm", "exe"] {
         equal(field, &dead[field], &live[field])?;
     }
+    equal("cold", &dead["memory"]["cold"], &Value::Null)?;
     let (dead, live) = (glibc(&dead)?, glibc(&live)?);
     for field in ["version", "evidence", "system", "in_use", "free", "unknown", "settings"] {
         equal(field, &dead[field], &live[field])?;

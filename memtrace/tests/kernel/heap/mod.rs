@@ -297,6 +297,10 @@ fn streamed() -> Result<(), Failed> {
             return Err(format!("{free} is free, not as in {line}").into());
         }
     }
+    let cold = &attached["processes"][0]["memory"]["cold"];
+    if !cold.is_null() {
+        return Err(format!("nobody asked what is cold, and {cold} is").into());
+    }
     let of_attach = &attached["processes"][0]["memory"]["freed_not_reclaimed"]["allocator"];
     if of_attach != free {
         return Err(format!("attach says {of_attach}, report {free}").into());
