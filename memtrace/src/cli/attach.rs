@@ -32,23 +32,9 @@ impl Attach {
     /// Traces, then reports.
     pub(super) fn main(self, common: &Common) -> Outcome {
         self.tracing.check()?;
-        let (mut pids, mut gone) = (Vec::new(), Vec::new());
-        for &pid in &self.pids {
-            match check_process(pid) {
-                // One of many may be gone by the time that it is looked at.
-                Err(failure) if failure.is_gone() && self.pids.len() > 1 => gone.push(pid),
-                checked => {
-                    checked?;
-                    check_executable((procfs::memory_dir(pid) + "/exe").as_ref())?;
-                    if !pids.contains(&pid) {
-                        pids.push(pid);
-                    }
-                }
-            }
-        }
-        for pid in &gone {
-            log::warn!("there is no process {pid} (any more)");
-        }
+        let (pids, mut gone) = check_processes(&self.pids, |pid| {
+            check_executable((procfs::memory_dir(pid) + "/exe").as_ref())
+        })?;
         check_privileges()?;
         let mut output = Output::open(common, Stream::Stdout)?;
         let runtime = runtime()?;
@@ -56,7 +42,7 @@ impl Attach {
             let mut tracer = Tracer::attach(&self.tracing, common, true)?;
             let stopped = stop(self.duration)?;
             let mut traced = 0;
-            for &pid in &pids {
+            for (pid, _) in pids {
                 match tracer.seed(pid) {
                     Ok(()) => traced += 1,
                     Err(error) if error.is::<Gone>() => {
@@ -103,6 +89,34 @@ pub(super) fn stop(duration: Option<Duration>) -> Result<impl Future<Output = Re
         }
         Ok(())
     })
+}
+
+/// Processes that can be looked at.
+pub(super) type Processes = Vec<(u32, procfs::Found)>;
+
+/// Returns those of many processes that can be looked at, each once, and those that are gone: they may
+/// have ended since they were named. `is_fit` is asked about each of the first.
+pub(super) fn check_processes(
+    pids: &[u32],
+    is_fit: impl Fn(u32) -> Result<(), Failure>,
+) -> Result<(Processes, Vec<u32>), Failure> {
+    let (mut found, mut gone) = (Processes::new(), Vec::new());
+    for &pid in pids {
+        match check_process(pid) {
+            Err(failure) if failure.is_gone() && pids.len() > 1 => {
+                log::warn!("there is no process {pid} (any more)");
+                gone.push(pid);
+            }
+            checked => {
+                let process = checked?;
+                is_fit(pid)?;
+                if found.iter().all(|(known, _)| *known != pid) {
+                    found.push((pid, process));
+                }
+            }
+        }
+    }
+    Ok((found, gone))
 }
 
 /// There is nothing to trace.

@@ -1,19 +1,15 @@
 //! What is live and what is free of the traced processes, again and again, for the live stream.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::tracer::{look_at, now_ns, surroundings};
-use crate::{
-    model::{
-        Model, build,
-        change::{Change, What},
-    },
-    source::procfs,
+use super::{look::look_at_living, machine::now_ns};
+use crate::model::{
+    Model,
+    build::process_report,
+    change::{Change, What},
+    report::ProcessReport,
 };
 
 /// When heaps are walked.
@@ -39,22 +35,11 @@ impl Classes {
         let Some(every) = self.every.filter(|_| Instant::now() >= self.next) else {
             return Ok(Vec::new());
         };
-        let mut residency = HashMap::new();
-        for process in model.living() {
-            match look_at(model, process.tgid) {
-                Ok(looked) => _ = residency.insert(process.tgid, looked),
-                Err(error) if procfs::is_gone(&error) => {}
-                Err(error) => {
-                    log::warn!("cannot read what is resident in process {}: {error}", process.tgid);
-                }
-            }
-        }
-        let report = build::report(model, surroundings(now_ns()?)?, &residency);
+        let looked = look_at_living(model);
         // Counted from the end: walks that take longer than they are apart do not pile up.
         self.next = Instant::now() + every;
         let time_ns = now_ns()?;
-        let processes = report.processes.into_iter().filter(|p| residency.contains_key(&p.tgid));
-        let line = |process: crate::model::report::ProcessReport| Change {
+        let line = |process: ProcessReport| Change {
             time_ns,
             tgid: process.tgid,
             tid: process.tgid,
@@ -71,6 +56,9 @@ impl Classes {
                 regions: process.regions.into_iter().filter(|r| r.resident != Some(0)).collect(),
             },
         };
-        Ok(processes.filter(|process| process.state == "running").map(line).collect())
+        let reports = model.living().filter_map(|process| {
+            Some(process_report(model, process, Some(looked.get(&process.tgid)?)))
+        });
+        Ok(reports.map(line).collect())
     }
 }

@@ -10,9 +10,10 @@ use super::{
     attach::stop,
     duration,
     failure::check_privileges,
+    machine::{host, now_ns},
     output::{Output, Stream},
     runtime,
-    tracer::{host, now_ns, trim},
+    tracer::trim,
 };
 use crate::{
     model::{

@@ -1,20 +1,23 @@
-//! One look at processes, without a probe: what `maps` and `report` show.
+//! One look at processes: what `maps` and `report` show without a probe, and what probes do not tell.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, ops::Range};
 
 use anyhow::{Context as _, Result};
 use memtrace_common::Event;
 
-use super::{failure::is_32_bit, tracer::surroundings};
+use super::{failure::is_32_bit, machine::surroundings};
 use crate::{
     allocator::walked::Walked,
     model::{
-        Model, build,
+        Model,
+        build::{self, Held, Residency},
+        process::Process,
+        region_map::PAGE,
         report::{Evidence, Report},
     },
     source::{
         allocators::{self, Allocators},
-        procfs::{self, Regions},
+        procfs::{self, Regions, pagemap},
         stopped::Stopped,
     },
 };
@@ -102,6 +105,41 @@ fn walk_stopped(pid: u32) -> Result<Allocators> {
         }
     }
     Ok(found)
+}
+
+/// Looks at the traced processes that live. One that is gone meanwhile is left out.
+pub(super) fn look_at_living(model: &Model) -> HashMap<u32, Residency> {
+    let mut looked = HashMap::new();
+    for tgid in model.living().map(|process| process.tgid) {
+        match look_at(model, tgid) {
+            Ok(found) => _ = looked.insert(tgid, found),
+            Err(error) if procfs::is_gone(&error) => {}
+            Err(error) => log::warn!("cannot read what is resident in process {tgid}: {error}"),
+        }
+    }
+    looked
+}
+
+/// Reads what a process has resident, and what holds frames that it gave up.
+fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
+    // What is resident comes last: the books are read right after it.
+    let Found { walked, unwalked } = walk_allocators(tgid, false)?;
+    let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
+    (residency.allocators, residency.unwalked) = (walked, unwalked);
+    let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));
+    if let Some(space) = space {
+        let advised: Vec<Range<u64>> = space.advised().collect();
+        let resident = pagemap::resident(tgid, advised)?.anon;
+        residency.advised = Some(resident.saturating_mul(PAGE));
+    }
+    if model.evidence() == Evidence::Frames {
+        let known = regions.iter().map(|region| region.start..region.end);
+        let anon = known.filter(|range| residency.regions[&range.start].anon > 0);
+        let frames = pagemap::held_by_huge_pages(tgid, anon)?;
+        residency.held =
+            Held { by_huge_pages: frames.saturating_mul(PAGE), by_pins: procfs::pinned(tgid)? };
+    }
+    Ok(residency)
 }
 
 /// Returns the report about processes that were looked at since a moment.

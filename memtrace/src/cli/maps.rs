@@ -9,8 +9,8 @@ use super::{
     Common, Outcome,
     attach::check_process,
     look::{Look, report},
+    machine::now_ns,
     output::{Output, Stream},
-    tracer::now_ns,
 };
 
 /// Shows the region map of a process, without tracing it.

@@ -7,6 +7,7 @@ mod doctor;
 mod failure;
 mod ledger;
 mod look;
+mod machine;
 mod maps;
 mod output;
 mod replay;

@@ -1,8 +1,6 @@
 //! `memtrace report`: one look at what processes hold, and how much of it is free.
 
-use std::{
-    collections::BTreeSet, fs, io, path::PathBuf, process::ExitCode, thread, time::Duration,
-};
+use std::{fs, io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,13 +8,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Common, Outcome,
-    attach::{check_process, stop},
+    attach::{Processes, check_processes, stop},
     core, duration,
     failure::Failure,
     look::{self, Look},
+    machine::now_ns,
     output::{Output, Stream},
     runtime,
-    tracer::now_ns,
 };
 use crate::{
     model::report::Report as Looked,
@@ -127,23 +125,15 @@ impl Report {
     }
 
     /// Returns the processes to look at, and how many of those that were named are gone.
-    fn find(&self) -> Result<(Vec<(u32, Found)>, usize), Failure> {
+    fn find(&self) -> Result<(Processes, usize), Failure> {
         if self.all {
             let found = everyone().context("cannot list /proc")?;
             return Ok((found, 0));
         }
-        let (mut found, mut gone) = (Vec::new(), 0);
-        for pid in self.pids.iter().copied().collect::<BTreeSet<u32>>() {
-            match check_process(pid) {
-                // One of many may be gone by the time that it is looked at.
-                Err(failure) if failure.is_gone() && self.pids.len() > 1 => {
-                    log::warn!("there is no process {pid} (any more)");
-                    gone += 1;
-                }
-                checked => found.push((pid, checked?)),
-            }
-        }
-        Ok((found, gone))
+        let mut pids = self.pids.clone();
+        pids.sort_unstable();
+        let (found, gone) = check_processes(&pids, |_| Ok(()))?;
+        Ok((found, gone.len()))
     }
 
     fn look_at(&self, pid: u32, mut found: Found) -> io::Result<Look> {
@@ -164,7 +154,7 @@ impl Report {
 }
 
 /// Returns every process but this one and those of the kernel.
-fn everyone() -> io::Result<Vec<(u32, Found)>> {
+fn everyone() -> io::Result<Processes> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());

@@ -1,48 +1,36 @@
 //! What `run` and `attach` share: the one task that owns the model, fed by the ring buffer.
 
 use std::{
-    collections::HashMap,
     fs::File,
-    io::{self, BufWriter, Write as _},
-    ops::Range,
+    io::{BufWriter, Write as _},
     path::Path,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use memtrace_common::ProbeStats;
-use nix::{
-    sys::{
-        resource::{Resource, setrlimit},
-        utsname::uname,
-    },
-    time::{ClockId, clock_gettime},
-};
+use nix::sys::resource::{Resource, setrlimit};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Common, EventKind, Format, Tracing,
     classes::Classes,
-    look::{Found, walk_allocators},
+    look::look_at_living,
+    machine::{host, now_ns, surroundings},
     stacks::Sampling,
     status::Status,
 };
 use crate::{
     follow::Follower,
     model::{
-        Model,
-        build::{Held, Residency, Surroundings, report},
+        build::{Surroundings, report},
         change::{Change, What},
-        process::Process,
         region_map::PAGE,
         report::{Evidence, Host, Report},
     },
     probe::attach::{Diagnostics, Options},
     sink::{events, json},
     source::{
-        batches,
-        procfs::{self, pagemap},
-        settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
+        batches, procfs,
         trace_file::{TraceEnd, TraceHeader, TraceWriter},
     },
 };
@@ -249,15 +237,8 @@ impl Tracer {
         self.follower.settle()?;
         let model = self.follower.model();
         let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
-        let mut residency: HashMap<u32, Residency> = HashMap::new();
+        let residency = look_at_living(model);
         for tgid in living {
-            match look_at(self.follower.model(), tgid) {
-                Ok(found) => {
-                    residency.insert(tgid, found);
-                }
-                Err(error) if procfs::is_gone(&error) => {}
-                Err(error) => log::warn!("cannot read what is resident in process {tgid}: {error}"),
-            }
             if let Ok(Some(found)) = procfs::find(tgid)
                 && let Some(process) = self.follower.model_mut().process_mut(tgid)
             {
@@ -307,28 +288,6 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// Reads what a process has resident, and what holds frames that it gave up.
-pub(super) fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
-    // What is resident comes last: the books are read right after it.
-    let Found { walked, unwalked } = walk_allocators(tgid, false)?;
-    let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
-    (residency.allocators, residency.unwalked) = (walked, unwalked);
-    let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));
-    if let Some(space) = space {
-        let advised: Vec<Range<u64>> = space.advised().collect();
-        let resident = pagemap::resident(tgid, advised)?.anon;
-        residency.advised = Some(resident.saturating_mul(PAGE));
-    }
-    if model.evidence() == Evidence::Frames {
-        let known = regions.iter().map(|region| region.start..region.end);
-        let anon = known.filter(|range| residency.regions[&range.start].anon > 0);
-        let frames = pagemap::held_by_huge_pages(tgid, anon)?;
-        residency.held =
-            Held { by_huge_pages: frames.saturating_mul(PAGE), by_pins: procfs::pinned(tgid)? };
-    }
-    Ok(residency)
-}
-
 fn begin_trace(
     file: File,
     start_ns: u64,
@@ -337,37 +296,6 @@ fn begin_trace(
     let Host { kernel, arch, page_size, .. } = host()?;
     let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
     TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
-}
-
-/// Returns what a report says of this machine.
-pub(super) fn host() -> Result<Host> {
-    let system = uname().context("cannot ask for the kernel's name")?;
-    let settings = Kernel::read();
-    Ok(Host {
-        kernel: system.release().to_string_lossy().into_owned(),
-        arch: system.machine().to_string_lossy().into_owned(),
-        page_size: PAGE,
-        init_on_alloc: settings.is_on(INIT_ON_ALLOC),
-        init_on_free: settings.is_on(INIT_ON_FREE),
-    })
-}
-
-/// Returns what a report without probes says beside the model.
-pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
-    Ok(Surroundings {
-        host: host()?,
-        start_ns,
-        end_ns: now_ns()?,
-        stats: ProbeStats::default(),
-        missed: 0,
-        probes: Vec::new(),
-    })
-}
-
-/// Returns the time on `CLOCK_BOOTTIME`.
-pub(super) fn now_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// Returns a process's RSS in bytes, about (`/proc/PID/statm`).

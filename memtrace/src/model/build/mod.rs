@@ -127,7 +127,8 @@ pub fn report(
     }
 }
 
-fn process_report(model: &Model, process: &Process, read: Option<&Residency>) -> ProcessReport {
+/// Builds what the report says of one process; `read` is what was read of it, if it still runs.
+pub fn process_report(model: &Model, process: &Process, read: Option<&Residency>) -> ProcessReport {
     // A child that borrows its parent's address space (vfork) has no books of its own yet.
     let spaces: Vec<&AddressSpace> = process
         .spaces

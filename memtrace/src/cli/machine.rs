@@ -1,0 +1,44 @@
+//! What a report says of this machine, and when it is.
+
+use anyhow::{Context as _, Result};
+use memtrace_common::ProbeStats;
+use nix::{
+    sys::utsname::uname,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    model::{build::Surroundings, region_map::PAGE, report::Host},
+    source::settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
+};
+
+/// Returns what a report says of this machine.
+pub(super) fn host() -> Result<Host> {
+    let system = uname().context("cannot ask for the kernel's name")?;
+    let settings = Kernel::read();
+    Ok(Host {
+        kernel: system.release().to_string_lossy().into_owned(),
+        arch: system.machine().to_string_lossy().into_owned(),
+        page_size: PAGE,
+        init_on_alloc: settings.is_on(INIT_ON_ALLOC),
+        init_on_free: settings.is_on(INIT_ON_FREE),
+    })
+}
+
+/// Returns what a report without probes says beside the model.
+pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
+    Ok(Surroundings {
+        host: host()?,
+        start_ns,
+        end_ns: now_ns()?,
+        stats: ProbeStats::default(),
+        missed: 0,
+        probes: Vec::new(),
+    })
+}
+
+/// Returns the time on `CLOCK_BOOTTIME`.
+pub(super) fn now_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
