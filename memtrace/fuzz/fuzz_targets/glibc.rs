@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use libfuzzer_sys::fuzz_target;
 use memtrace::{
-    allocator::{glibc, mappings::Mappings},
+    allocator::{glibc, image::Image, mappings::Mappings},
     source::procfs::parse_smaps,
 };
-use memtrace_fuzz::{Sparse, walk_adds_up};
+use memtrace_fuzz::{scribble, walk_adds_up};
 
 const MAPS: &str = "400000-401000 rw-p 00000000 fe:01 7 /usr/bin/program\n\
                     55550000-55590000 rw-p 00000000 00:00 0 [heap]\n\
@@ -25,56 +25,56 @@ const THREADS_ARENA: u64 = THREADS_HEAP + 48;
 const KEY: u64 = 0x1122_3344_5566_7788;
 
 /// Two arenas with chunks of every class.
-fn memory() -> Sparse {
-    let mut memory = Sparse::default();
+fn memory() -> Image {
+    let mut memory = Image::default();
     memory.touch(0x40_0000..0x40_1000);
     memory.touch(0x7000_0000..0x7000_2000);
     memory.touch(HEAP..HEAP_END);
     memory.touch(THREADS_HEAP..THREADS_HEAP + 0x4_0000);
     arena(&mut memory, ARENA, THREADS_ARENA);
     arena(&mut memory, THREADS_ARENA, ARENA);
-    memory.set(THREADS_HEAP, &[THREADS_ARENA, 0, 0x4_0000, 0x4_0000]);
+    memory.write(THREADS_HEAP, &[THREADS_ARENA, 0, 0x4_0000, 0x4_0000]);
     let top = chunks(&mut memory, ARENA, HEAP, HEAP_END);
-    memory.set(BINS - 16, &[top, 0]);
+    memory.write(BINS - 16, &[top, 0]);
     let first = (THREADS_ARENA + 112 + 2088).next_multiple_of(16);
     let top = chunks(&mut memory, THREADS_ARENA, first, THREADS_HEAP + 0x4_0000);
-    memory.set(THREADS_ARENA + 96, &[top, 0]);
+    memory.write(THREADS_ARENA + 96, &[top, 0]);
     memory
 }
 
-fn arena(memory: &mut Sparse, arena: u64, next: u64) {
+fn arena(memory: &mut Image, arena: u64, next: u64) {
     let bins = arena + 112;
     for bin in 0..127 {
         let own = bins + 16 * bin - 16;
-        memory.set(own + 16, &[own, own]);
+        memory.write(own + 16, &[own, own]);
     }
-    memory.set(bins + 2048, &[next, 0, 1, 0x4_0000, 0x4_0000]);
+    memory.write(bins + 2048, &[next, 0, 1, 0x4_0000, 0x4_0000]);
 }
 
 /// Writes chunks, and returns the top, which takes the rest.
-fn chunks(memory: &mut Sparse, arena: u64, start: u64, end: u64) -> u64 {
+fn chunks(memory: &mut Image, arena: u64, start: u64, end: u64) -> u64 {
     let mut chunk = start;
     let mut before = 0;
     // The cache, and then: in use, free, cached, in a fastbin.
     for (number, size) in [0x290, 0x100, 0x1000, 0x20, 0x40, 0x30, 0x500].into_iter().enumerate() {
-        memory.set(chunk, &[before, size | u64::from(before == 0)]);
+        memory.write(chunk, &[before, size | u64::from(before == 0)]);
         before = 0;
         match number {
             2 => before = size,
             4 => {
-                memory.set(chunk + 16, &[(chunk + 16) >> 12, KEY]);
-                memory.set(start + 16 + 128 + 16, &[chunk + 16]);
-                memory.set(start + 16, &[1 << 32]);
+                memory.write(chunk + 16, &[(chunk + 16) >> 12, KEY]);
+                memory.write(start + 16 + 128 + 16, &[chunk + 16]);
+                memory.write(start + 16, &[1 << 32]);
             }
             5 => {
-                memory.set(chunk + 16, &[(chunk + 16) >> 12]);
-                memory.set(arena + 16 + 8, &[chunk]);
+                memory.write(chunk + 16, &[(chunk + 16) >> 12]);
+                memory.write(arena + 16 + 8, &[chunk]);
             }
             _ => {}
         }
         chunk += size;
     }
-    memory.set(chunk, &[before, (end - chunk) | 1]);
+    memory.write(chunk, &[before, (end - chunk) | 1]);
     chunk
 }
 
@@ -90,7 +90,7 @@ const AREAS: [Range<u64>; 6] = [
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, bytes)) = bytes.split_first() else { return };
     let mut memory = memory();
-    memory.scribble(bytes, &AREAS);
+    scribble(&mut memory, bytes, &AREAS);
     let mappings = Mappings::new(parse_smaps(MAPS));
     let minor = (first & 31 > 0).then_some(26 + u32::from(first & 31) % 18);
     let is_stopped = first & 32 != 0;

@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use libfuzzer_sys::fuzz_target;
 use memtrace::{
-    allocator::{go, mappings::Mappings},
+    allocator::{go, image::Image, mappings::Mappings},
     source::procfs::parse_smaps,
 };
-use memtrace_fuzz::{Sparse, walk_adds_up};
+use memtrace_fuzz::{scribble, walk_adds_up};
 
 const MAPS: &str = "500000-520000 rw-p 00000000 fe:01 7 /bin/prog\n\
                     c000000000-c000800000 rw-p 00000000 00:00 0\n\
@@ -31,29 +31,29 @@ const LEN: u64 = 4 << 20;
 const PAGE: u64 = 8192;
 
 /// As in 1.22: spans of slots of 1 KiB, and a pool of stacks.
-fn memory() -> Sparse {
-    let mut memory = Sparse::default();
-    memory.set(CHUNKS + 0x1018 * 8, &[BITMAPS]);
-    memory.set(CHUNKS + (64 << 10) + 24, &[RANGES, 1, 2, LEN]);
-    memory.set(RANGES, &[HEAP, HEAP + LEN]);
-    memory.set(ARENAS, &[TABLE]);
-    memory.set(TABLE + 0x20_3000 * 8, &[ARENA]);
-    memory.set(BITMAPS, &[(1 << 45) - 1, 0, 0, 0, 0, 0, 0, 0]);
-    memory.set(BITMAPS + 64, &[0, 0, !0 << 19, !0, !0, !0, !0, !0]);
+fn memory() -> Image {
+    let mut memory = Image::default();
+    memory.write(CHUNKS + 0x1018 * 8, &[BITMAPS]);
+    memory.write(CHUNKS + (64 << 10) + 24, &[RANGES, 1, 2, LEN]);
+    memory.write(RANGES, &[HEAP, HEAP + LEN]);
+    memory.write(ARENAS, &[TABLE]);
+    memory.write(TABLE + 0x20_3000 * 8, &[ARENA]);
+    memory.write(BITMAPS, &[(1 << 45) - 1, 0, 0, 0, 0, 0, 0, 0]);
+    memory.write(BITMAPS + 64, &[0, 0, !0 << 19, !0, !0, !0, !0, !0]);
     memory.touch(HEAP..HEAP + LEN / 4);
     for number in 0..41 {
         let (at, bits) = (SPANS + 160 * number, BITS + 8 * number);
         let is_pool = number == 40;
-        memory.set(at + 24, &[HEAP + number * PAGE, if is_pool { 4 } else { 1 }]);
-        memory.set(at + 48, &[if is_pool { 0 } else { 2 | 8 << 16 }, 0, bits]);
-        memory.set(at + 96, &[if is_pool { 3 | 2 << 24 } else { 2 | 1 << 24 }]);
-        memory.set(at + 104, &[if is_pool { PAGE } else { 1024 }]);
-        memory.set(bits, &[3]);
+        memory.write(at + 24, &[HEAP + number * PAGE, if is_pool { 4 } else { 1 }]);
+        memory.write(at + 48, &[if is_pool { 0 } else { 2 | 8 << 16 }, 0, bits]);
+        memory.write(at + 96, &[if is_pool { 3 | 2 << 24 } else { 2 | 1 << 24 }]);
+        memory.write(at + 104, &[if is_pool { PAGE } else { 1024 }]);
+        memory.write(bits, &[3]);
         for page in number..number + if is_pool { 4 } else { 1 } {
-            memory.set(ARENA + 8 * page, &[at]);
+            memory.write(ARENA + 8 * page, &[at]);
         }
     }
-    memory.set(SPANS + 160 * 40 + 40, &[HEAP + 41 * PAGE]);
+    memory.write(SPANS + 160 * 40 + 40, &[HEAP + 41 * PAGE]);
     memory
 }
 
@@ -70,7 +70,7 @@ const AREAS: [Range<u64>; 8] = [
 
 fuzz_target!(|bytes: &[u8]| {
     let mut memory = memory();
-    memory.scribble(bytes, &AREAS);
+    scribble(&mut memory, bytes, &AREAS);
     let mappings = Mappings::new(parse_smaps(MAPS));
     let read_at = |offset: u64, into: &mut [u8]| {
         let from = usize::try_from(offset).ok().and_then(|from| bytes.get(from..));

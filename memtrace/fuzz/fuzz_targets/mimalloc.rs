@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use memtrace::{
-    allocator::{mappings::Mappings, mimalloc},
+    allocator::{image::Image, mappings::Mappings, mimalloc},
     source::procfs::parse_smaps,
 };
-use memtrace_fuzz::{Sparse, walk_adds_up};
+use memtrace_fuzz::{scribble, walk_adds_up};
 
 const MAPS: &str = "100000-101000 rw-p 00000000 fe:01 7 /usr/lib/libmimalloc.so.2.1\n\
                     2000000-6000000 rw-p 00000000 00:00 0\n";
@@ -53,41 +53,41 @@ const NEWEST: Layout = Layout {
     ..WIDE
 };
 
-fn slice(memory: &mut Sparse, layout: &Layout, index: u64, count: u64, page: [u64; 6]) {
+fn slice(memory: &mut Image, layout: &Layout, index: u64, count: u64, page: [u64; 6]) {
     let at = START + layout.slices + index * layout.page;
-    memory.set(at, &[count]);
+    memory.write(at, &[count]);
     let [counts, free, local_free, thread_free, used, block] = page;
     if block == 0 {
         return;
     }
-    memory.set(at + 8, &[counts, free]);
-    memory.set(at + layout.local_free, &[local_free]);
-    memory.set(at + layout.thread_free, &[thread_free | 2, HEAP]);
+    memory.write(at + 8, &[counts, free]);
+    memory.write(at + layout.local_free, &[local_free]);
+    memory.write(at + layout.thread_free, &[thread_free | 2, HEAP]);
     match layout.page {
-        80 => memory.set(at + layout.used, &[used | block << 32]),
-        _ => memory.set(at + layout.used, &[used, block, START + index * SLICE]),
+        80 => memory.write(at + layout.used, &[used | block << 32]),
+        _ => memory.write(at + layout.used, &[used, block, START + index * SLICE]),
     }
 }
 
 /// A segment: its books, two pages of blocks, a page of one large block, and free slices.
-fn memory(layout: &Layout) -> Sparse {
-    let mut memory = Sparse::default();
-    memory.set(0x10_0100, &[COOKIE]);
-    memory.set(START + layout.cookie, &[START ^ COOKIE]);
-    memory.set(START + layout.segment_slices, &[512, 1, 0]);
-    memory.set(START + layout.slice_entries, &[512]);
-    memory.set(START + layout.commit_mask, &[0b111_1111]);
+fn memory(layout: &Layout) -> Image {
+    let mut memory = Image::default();
+    memory.write(0x10_0100, &[COOKIE]);
+    memory.write(START + layout.cookie, &[START ^ COOKIE]);
+    memory.write(START + layout.segment_slices, &[512, 1, 0]);
+    memory.write(START + layout.slice_entries, &[512]);
+    memory.write(START + layout.commit_mask, &[0b111_1111]);
     memory.touch(START..START + 8 * SLICE);
     let block = |page: u64, number: u64| START + page * SLICE + number * BLOCK;
     slice(&mut memory, layout, 0, 1, [0, 0, 0, 0, 0, SLICE]);
     let counts = 10 << 16 | 16 << 32;
     let lists = [counts, block(1, 0), block(1, 4), block(1, 6), 7, BLOCK];
     slice(&mut memory, layout, 1, 1, lists);
-    memory.set(block(1, 0), &[block(1, 2)]);
+    memory.write(block(1, 0), &[block(1, 2)]);
     slice(&mut memory, layout, 2, 1, [16 << 16 | 16 << 32, 0, 0, 0, 16, BLOCK]);
     slice(&mut memory, layout, 3, 2, [1 << 16 | 1 << 32, 0, 0, 0, 1, 2 * SLICE]);
     slice(&mut memory, layout, 5, 507, [0; 6]);
-    memory.set(HEAP + layout.delayed_free, &[block(2, 3)]);
+    memory.write(HEAP + layout.delayed_free, &[block(2, 3)]);
     memory
 }
 
@@ -103,7 +103,7 @@ fuzz_target!(|bytes: &[u8]| {
         HEAP + layout.delayed_free..HEAP + layout.delayed_free + 8,
         slices..slices + 512 * layout.page,
     ];
-    memory.scribble(bytes, &areas);
+    scribble(&mut memory, bytes, &areas);
     let mappings = Mappings::new(parse_smaps(MAPS));
     walk_adds_up(|| mimalloc::walk(&memory, &mappings));
 });

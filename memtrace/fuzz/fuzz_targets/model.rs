@@ -73,8 +73,15 @@ impl Script<'_> {
         let (kind, len) = Event::SIZES[usize::from(at) % Event::SIZES.len()];
         let who = self.byte()?;
         let (mm, tgid) = (u64::from(who & 7), u32::from(who >> 3 & 7));
-        let header =
-            Header { time_ns: 1, mm, tgid, tid: tgid, kind: kind as u16, len: len as u16, ..Header::default() };
+        let header = Header {
+            time_ns: 1,
+            mm,
+            tgid,
+            tid: tgid,
+            kind: kind as u16,
+            len: len as u16,
+            ..Header::default()
+        };
         let mut bytes = header.as_bytes().to_vec();
         while bytes.len() < len {
             let word = self.word();

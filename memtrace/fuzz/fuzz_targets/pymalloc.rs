@@ -10,10 +10,10 @@ use memtrace::{
         mappings::Mappings,
         memory::{PageState, Piece, ReadMemory},
         pymalloc,
-        walked::{Unwalked, Walked},
     },
     source::procfs::parse_smaps,
 };
+use memtrace_fuzz::walk_adds_up;
 
 const MAPS: &str = "400000-401000 rw-p 00000000 fe:01 7 /usr/bin/python3.11\n\
                     500000-510000 rw-p 00000000 00:00 0 [heap]\n\
@@ -43,14 +43,6 @@ impl ReadMemory for Bytes<'_> {
 
 fuzz_target!(|bytes: &[u8]| {
     let (memory, mappings) = (Bytes(bytes), Mappings::new(parse_smaps(MAPS)));
-    adds_up(pymalloc::walk(&memory, &mappings, None));
-    adds_up(jvm::walk(&memory, &mappings));
+    walk_adds_up(|| pymalloc::walk(&memory, &mappings, None));
+    walk_adds_up(|| jvm::walk(&memory, &mappings));
 });
-
-fn adds_up(result: Result<Walked, Unwalked>) {
-    if let Ok(walked) = result {
-        let sum = walked.in_use.saturating_add(walked.free_bytes()).saturating_add(walked.unknown);
-        assert_eq!(walked.system, sum);
-        assert!(walked.free_resident.unwrap_or(0) <= walked.free_bytes());
-    }
-}

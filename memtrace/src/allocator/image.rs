@@ -1,6 +1,6 @@
 //! A made-up memory: what tests and fuzzers walk.
 
-use std::{io, ops::Range};
+use std::{collections::BTreeMap, io, ops::Range};
 
 use super::{
     mappings::Mappings,
@@ -11,94 +11,106 @@ use crate::{
     source::procfs::Mapping,
 };
 
-/// Pieces of memory, each a region of whole pages that are all resident.
+/// Pages that are there, each resident, and the regions that were named; all else reads as zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    regions: Vec<Region>,
-}
-
-#[derive(Clone, Debug)]
-struct Region {
-    start: u64,
-    name: &'static str,
-    bytes: Vec<u8>,
+    pages: BTreeMap<u64, Vec<u64>>,
+    regions: Vec<(Range<u64>, &'static str)>,
 }
 
 impl Image {
-    /// Adds a region of zeros. `range` is of whole pages, above those that are there.
+    /// Adds a region of whole pages that are all there.
     pub fn add(&mut self, range: Range<u64>, name: &'static str) {
-        let bytes = vec![0; (range.end - range.start) as usize];
-        self.regions.push(Region { start: range.start, name, bytes });
+        self.touch(range.clone());
+        self.regions.push((range, name));
     }
 
-    /// Writes words; what lies outside of the regions is left out.
+    /// Makes pages be there.
+    pub fn touch(&mut self, range: Range<u64>) {
+        for page in range.step_by(PAGE as usize) {
+            self.page(page);
+        }
+    }
+
+    /// Writes words, whose pages are there from then on. `address` is that of a word.
     pub fn write(&mut self, address: u64, words: &[u64]) {
-        for (at, word) in (0..).map(|n: u64| address.wrapping_add(n * 8)).zip(words) {
-            if let Some(bytes) = self.at(at).and_then(|bytes| bytes.get_mut(..8)) {
-                bytes.copy_from_slice(&word.to_le_bytes());
+        for (at, word) in (address..).step_by(8).zip(words) {
+            self.page(at)[(at % PAGE / 8) as usize] = *word;
+        }
+    }
+
+    /// Writes bytes over what is there.
+    pub fn overwrite(&mut self, address: u64, bytes: &[u8]) {
+        for (at, byte) in (address..).zip(bytes) {
+            if let Some(page) = self.pages.get_mut(&(at & !(PAGE - 1))) {
+                let word = &mut page[(at % PAGE / 8) as usize];
+                let shift = at % 8 * 8;
+                *word = *word & !(0xff << shift) | u64::from(*byte) << shift;
             }
         }
     }
 
-    /// Writes bytes over what is there, from an address to the end of its region at most.
-    pub fn overwrite(&mut self, address: u64, bytes: &[u8]) {
-        if let Some(into) = self.at(address) {
-            let len = into.len().min(bytes.len());
-            into[..len].copy_from_slice(&bytes[..len]);
-        }
+    /// Returns a word.
+    pub fn word(&self, address: u64) -> u64 {
+        let page = self.pages.get(&(address & !(PAGE - 1)));
+        page.map_or(0, |page| page[(address % PAGE / 8) as usize])
     }
 
-    fn at(&mut self, address: u64) -> Option<&mut [u8]> {
-        self.regions.iter_mut().find_map(|region| {
-            let offset = usize::try_from(address.checked_sub(region.start)?).ok()?;
-            region.bytes.get_mut(offset..).filter(|bytes| !bytes.is_empty())
-        })
+    /// Returns the addresses of the words that are not 0.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        let of_page = |(&page, words)| (page..).step_by(8).zip(words);
+        self.pages.iter().flat_map(of_page).filter(|(_, word)| **word != 0).map(|(at, _)| at)
     }
 
-    /// Returns its regions as `/proc/PID/maps` would.
+    fn page(&mut self, address: u64) -> &mut Vec<u64> {
+        self.pages.entry(address & !(PAGE - 1)).or_insert_with(|| vec![0; (PAGE / 8) as usize])
+    }
+
+    /// Returns the regions that were named, as `/proc/PID/maps` would.
     pub fn mappings(&self) -> Mappings {
-        let mapping = |region: &Region| Mapping {
-            start: region.start,
-            end: region.start + region.bytes.len() as u64,
+        let mapping = |(range, name): &(Range<u64>, &str)| Mapping {
+            start: range.start,
+            end: range.end,
             flags: flag::READ | flag::WRITE,
-            inode: u64::from(region.name.starts_with('/')),
-            name: region.name.to_owned(),
+            inode: u64::from(name.starts_with('/')),
+            name: (*name).to_owned(),
             ..Mapping::default()
         };
         Mappings::new(self.regions.iter().map(mapping).collect())
-    }
-
-    fn byte(&self, address: u64) -> Option<u8> {
-        self.regions.iter().find_map(|region| {
-            let offset = usize::try_from(address.checked_sub(region.start)?).ok()?;
-            region.bytes.get(offset).copied()
-        })
     }
 }
 
 impl ReadMemory for Image {
     fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-        for (page, state) in (start..).step_by(PAGE as usize).zip(states) {
-            *state = self.byte(page).map_or(PageState::Absent, |_| PageState::Own);
+        states.fill(PageState::Absent);
+        let end = start.saturating_add(states.len() as u64 * PAGE);
+        for (page, _) in self.pages.range(start..end) {
+            states[((page - start) / PAGE) as usize] = PageState::Own;
         }
         Ok(())
     }
 
     fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
-        for piece in pieces {
-            piece.into.fill(0);
-            let end = piece.address.saturating_add(piece.into.len() as u64);
-            for region in &self.regions {
-                let region_end = region.start + region.bytes.len() as u64;
-                let (from, to) = (piece.address.max(region.start), end.min(region_end));
-                if from < to {
-                    let source =
-                        &region.bytes[(from - region.start) as usize..(to - region.start) as usize];
-                    let at = (from - piece.address) as usize;
-                    piece.into[at..at + source.len()].copy_from_slice(source);
-                }
+        for Piece { address, into } in pieces {
+            into.fill(0);
+            let end = address.saturating_add(into.len() as u64);
+            for (&page, words) in self.pages.range(*address & !(PAGE - 1)..end) {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let (from, to) = (page.max(*address), (page + PAGE).min(end));
+                into[(from - *address) as usize..(to - *address) as usize]
+                    .copy_from_slice(&bytes[(from - page) as usize..(to - page) as usize]);
             }
         }
         Ok(())
+    }
+}
+
+/// Returns numbers that look random, the same for the same seed (xorshift).
+pub fn random(mut state: u64) -> impl FnMut() -> u64 {
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
     }
 }

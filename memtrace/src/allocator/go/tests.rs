@@ -2,7 +2,7 @@ use super::{
     layout::{GO_PAGE, Layout},
     *,
 };
-use crate::allocator::image::Image;
+use crate::allocator::image::{Image, random};
 
 const EXE: &str = "/bin/prog";
 const DATA: u64 = 0x50_0000;
@@ -152,13 +152,7 @@ fn only_what_is_written_in_go_is_walked() {
 
 #[test]
 fn any_books_give_a_value() {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = random(88_172_645_463_325_252);
     let mut walks = 0;
     for _ in 0..3000 {
         let mut image = image(Layout::Go122);

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::{
         allocator::{
-            jemalloc::tests::{Image, image},
+            jemalloc::tests::{Process, process},
             memory::PageState,
         },
         source::procfs::parse_smaps,
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn the_root_is_found_where_a_leaf_says_it_is() {
         for layout in Layout::ALL {
-            let Image { memory, mappings, root, .. } = image(layout);
+            let Process { memory, mappings, root, .. } = process(layout);
             let found = roots(&memory, &mappings).expect("it can be read");
             assert_eq!(found, [Root { at: root, layout }]);
         }
@@ -223,9 +223,9 @@ mod tests {
     #[test]
     fn extents_that_lie_elsewhere_are_no_ones_leaf() {
         for layout in Layout::ALL {
-            let Image { mut memory, mappings, extents, .. } = image(layout);
+            let Process { mut memory, mappings, extents, .. } = process(layout);
             for (extent, start) in extents {
-                memory.set(extent + 8, start + (1 << 20));
+                memory.write(extent + 8, &[start + (1 << 20)]);
             }
             assert_eq!(roots(&memory, &mappings).expect("it can be read"), []);
         }

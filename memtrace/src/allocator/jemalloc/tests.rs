@@ -1,64 +1,12 @@
-use std::io;
-
 use super::{
     layout::{Layout, TABLE},
     *,
 };
-use crate::{
-    allocator::memory::{PageState, Piece},
-    model::region_map::PAGE,
-    source::procfs::parse_smaps,
-};
-
-/// Memory by address, ascending. What is not in it is absent.
-pub(super) struct Bytes(pub(super) Vec<(u64, Vec<u8>)>);
-
-impl Bytes {
-    fn at(&self, page: u64) -> Option<&[u8]> {
-        self.0.iter().find_map(|(start, bytes)| {
-            let at = page.checked_sub(*start)? as usize;
-            bytes.get(at..at + PAGE as usize)
-        })
-    }
-
-    pub(super) fn set(&mut self, address: u64, word: u64) {
-        let (page, at) = (address & !(PAGE - 1), (address % PAGE) as usize);
-        let index = self.0.iter().position(|&(start, _)| start == page).unwrap_or_else(|| {
-            self.0.push((page, vec![0; PAGE as usize]));
-            self.0.len() - 1
-        });
-        self.0[index].1[at..at + 8].copy_from_slice(&word.to_le_bytes());
-    }
-}
-
-impl ReadMemory for Bytes {
-    fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-        states.fill(PageState::Absent);
-        for (page, bytes) in &self.0 {
-            for page in (*page..*page + bytes.len() as u64).step_by(PAGE as usize) {
-                let index = page.wrapping_sub(start) / PAGE;
-                if let Some(state) = states.get_mut(index as usize) {
-                    *state = PageState::Own;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
-        for piece in pieces {
-            for (address, into) in (piece.address..).zip(piece.into.iter_mut()) {
-                let page = self.at(address & !(PAGE - 1));
-                *into = page.map_or(0, |page| page[(address % PAGE) as usize]);
-            }
-        }
-        Ok(())
-    }
-}
+use crate::{allocator::image::Image, model::region_map::PAGE, source::procfs::parse_smaps};
 
 /// A process that uses jemalloc.
-pub(super) struct Image {
-    pub(super) memory: Bytes,
+pub(super) struct Process {
+    pub(super) memory: Image,
     pub(super) mappings: Mappings,
     pub(super) root: u64,
     /// Where its extents are, and what they describe.
@@ -67,19 +15,19 @@ pub(super) struct Image {
 
 /// A slab of 512 byte regions (5 of 8 in use, on one page), 8 KiB in use, 3 pages dirty of which 2
 /// are resident, a muzzy and a retained page.
-pub(super) fn image(layout: Layout) -> Image {
+pub(super) fn process(layout: Layout) -> Process {
     const MAPS: &str = "10000-11000 rw-p 00000000 fe:01 7 /lib/libjemalloc.so.2\n\
                         11000-300000 rw-p 00000000 00:00 0\n\
                         40000000-40008000 rw-p 00000000 00:00 0\n\
                         80000000-80400000 rw-p 00000000 00:00 0\n";
     let (root, block, heap) = (0x11238, 0x8000_0000, 0x4000_0000);
-    let mut memory = Bytes(Vec::new());
+    let mut memory = Image::default();
     // One block, with the unused rest at its end.
     let leaf = block + 0x10c0;
     for (at, word) in [(0, 2 * TABLE), (24, block + 2 * TABLE - 64), (32, 64)] {
-        memory.set(block + at, word);
+        memory.write(block + at, &[word]);
     }
-    memory.set(root + 8, leaf);
+    memory.write(root + 8, &[leaf]);
     let (state_at, class_at) = match layout {
         Layout::V5_1 => (16, 18),
         Layout::V5_3 => (17, 20),
@@ -89,30 +37,29 @@ pub(super) fn image(layout: Layout) -> Image {
         let extent = block + 0x300_000 + 128 * number;
         let is_slab = u64::from(number == 0);
         let bits = is_slab << 12 | state << state_at | class << class_at;
-        memory.set(extent, bits | (3 * is_slab) << (class_at + 8));
-        memory.set(extent + 8, heap + page * PAGE);
-        memory.set(extent + 16, (pages * PAGE) | 1);
+        memory.write(extent, &[bits | (3 * is_slab) << (class_at + 8)]);
+        memory.write(extent + 8, &[heap + page * PAGE]);
+        memory.write(extent + 16, &[(pages * PAGE) | 1]);
         // Free regions, and what an earlier slab left behind its own.
-        memory.set(extent + 64, 0b1000_1001);
-        memory.set(extent + 72, u64::MAX);
+        memory.write(extent + 64, &[0b1000_1001]);
+        memory.write(extent + 72, &[u64::MAX]);
         let state = if layout == Layout::V5_3 { state << 2 } else { 0 };
         for page in [page, page + pages - 1] {
-            memory.set(leaf + 8 * page, class << 48 | extent | state | is_slab);
+            memory.write(leaf + 8 * page, &[class << 48 | extent | state | is_slab]);
         }
     }
     for page in [0, 1, 3, 5, 6] {
-        memory.set(heap + page * PAGE, 1);
+        memory.write(heap + page * PAGE, &[1]);
     }
-    memory.0.sort();
     let starts = extents.iter().map(|extent| heap + extent.0 * PAGE);
     let extents = (block + 0x300_000..).step_by(128).zip(starts).collect();
-    Image { memory, mappings: Mappings::new(parse_smaps(MAPS)), root, extents }
+    Process { memory, mappings: Mappings::new(parse_smaps(MAPS)), root, extents }
 }
 
 #[test]
 fn all_that_it_holds_is_told() {
     for layout in Layout::ALL {
-        let Image { memory, mappings, .. } = image(layout);
+        let Process { memory, mappings, .. } = process(layout);
         let walked = walk(&memory, &mappings, || Some(true)).expect("it is jemalloc");
         let free: Vec<u64> = walked.free.values().copied().collect();
         assert_eq!(free, [3 * PAGE, PAGE, 0, 3 * 512]);
@@ -130,19 +77,12 @@ fn all_that_it_holds_is_told() {
 /// Every word of its books is damaged once, each in one of several ways.
 #[test]
 fn damaged_books_give_a_value_or_an_error() {
-    let books: Vec<u64> = {
-        let Image { memory, .. } = image(Layout::V5_3);
-        let words = memory.0.iter().flat_map(|(start, bytes)| {
-            let words = (*start..).step_by(8).zip(bytes.chunks_exact(8));
-            words.filter(|(_, word)| word.iter().any(|&byte| byte != 0)).map(|(at, _)| at)
-        });
-        words.collect()
-    };
+    let books: Vec<u64> = process(Layout::V5_3).memory.words().collect();
     let ways = [0, 1, 0x4000_0000, 0x8000_0000, 0x8000_10c0, 1 << 47, u64::MAX];
     for (number, layout) in Layout::ALL.into_iter().enumerate() {
         for (&address, word) in books.iter().zip(ways.into_iter().cycle().skip(number)) {
-            let Image { mut memory, mappings, .. } = image(layout);
-            memory.set(address, word);
+            let Process { mut memory, mappings, .. } = process(layout);
+            memory.write(address, &[word]);
             if let Ok(walked) = walk(&memory, &mappings, || None) {
                 assert!(walked.system <= 0x410_000 + 2 * TABLE, "{address:x}: {word:x}");
             }

@@ -3,42 +3,9 @@ use super::{
     *,
 };
 use crate::{
-    allocator::memory::{PageState, Piece},
+    allocator::image::{Image, random},
     source::procfs::parse_smaps,
 };
-
-/// Pages that are there.
-#[derive(Clone, Default)]
-struct Image(BTreeMap<u64, Vec<u64>>);
-
-impl Image {
-    fn set(&mut self, address: u64, words: &[u64]) {
-        for (at, word) in (address..).step_by(8).zip(words) {
-            let page = self.0.entry(at & !(PAGE - 1)).or_insert_with(|| vec![0; 512]);
-            page[(at % PAGE / 8) as usize] = *word;
-        }
-    }
-}
-
-impl ReadMemory for Image {
-    fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-        for (page, state) in (start..).step_by(PAGE as usize).zip(states) {
-            *state = if self.0.contains_key(&page) { PageState::Own } else { PageState::Absent };
-        }
-        Ok(())
-    }
-
-    fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
-        for piece in pieces {
-            for (address, byte) in (piece.address..).zip(piece.into.iter_mut()) {
-                let page = self.0.get(&(address & !(PAGE - 1)));
-                let word = page.map_or(0, |page| page[(address % PAGE / 8) as usize]);
-                *byte = word.to_le_bytes()[(address % 8) as usize];
-            }
-        }
-        Ok(())
-    }
-}
 
 const MAPS: &str = "100000-101000 rw-p 00000000 fe:01 7 /usr/lib/libmimalloc.so.2.1\n\
                     2000000-6000000 rw-p 00000000 00:00 0\n";
@@ -50,15 +17,15 @@ const BLOCK: u64 = 4096;
 /// Sets a slice: the word of its counts, lists, what was used, the size of a block.
 fn slice(image: &mut Image, layout: &Layout, index: u64, count: u64, page: Option<[u64; 6]>) {
     let at = START + layout.slices + index * layout.page.size;
-    image.set(at, &[count]);
+    image.write(at, &[count]);
     let Some([counts, free, local_free, thread_free, used, block]) = page else { return };
     let page = &layout.page;
-    image.set(at + 8, &[counts, free]);
-    image.set(at + page.local_free, &[local_free]);
-    image.set(at + page.thread_free, &[thread_free | 2, HEAP]);
+    image.write(at + 8, &[counts, free]);
+    image.write(at + page.local_free, &[local_free]);
+    image.write(at + page.thread_free, &[thread_free | 2, HEAP]);
     match page.is_packed {
-        true => image.set(at + page.used, &[used | block << 32]),
-        false => image.set(at + page.used, &[used, block, START + index * SLICE]),
+        true => image.write(at + page.used, &[used | block << 32]),
+        false => image.write(at + page.used, &[used, block, START + index * SLICE]),
     }
 }
 
@@ -66,27 +33,27 @@ fn slice(image: &mut Image, layout: &Layout, index: u64, count: u64, page: Optio
 /// one large block, and free slices of which two have memory.
 fn image(layout: &Layout) -> Image {
     let mut image = Image::default();
-    image.set(0x10_0100, &[COOKIE]);
-    image.set(START + layout.cookie, &[START ^ COOKIE]);
-    image.set(START + layout.segment_slices, &[512, 1, 0]);
-    image.set(START + layout.slice_entries, &[512]);
-    image.set(START + layout.commit_mask, &[0b111_1111]);
+    image.write(0x10_0100, &[COOKIE]);
+    image.write(START + layout.cookie, &[START ^ COOKIE]);
+    image.write(START + layout.segment_slices, &[512, 1, 0]);
+    image.write(START + layout.slice_entries, &[512]);
+    image.write(START + layout.commit_mask, &[0b111_1111]);
     let block = |page: u64, number: u64| START + page * SLICE + number * BLOCK;
     slice(&mut image, layout, 0, 1, Some([0, 0, 0, 0, 0, SLICE]));
     let counts = 10 << 16 | 16 << 32;
     let lists = [counts, block(1, 0), block(1, 4), block(1, 6), 7, BLOCK];
     slice(&mut image, layout, 1, 1, Some(lists));
-    image.set(block(1, 0), &[block(1, 2)]);
+    image.write(block(1, 0), &[block(1, 2)]);
     for at in [2, 4, 6] {
-        image.set(block(1, at), &[0]);
+        image.write(block(1, at), &[0]);
     }
     slice(&mut image, layout, 2, 1, Some([16 << 16 | 16 << 32, 0, 0, 0, 16, BLOCK]));
     slice(&mut image, layout, 3, 2, Some([1 << 16 | 1 << 32, 0, 0, 0, 1, 2 * SLICE]));
     slice(&mut image, layout, 5, 507, None);
-    image.set(START + 5 * SLICE, &[1]);
+    image.write(START + 5 * SLICE, &[1]);
     // A block of the full page waits at the heap.
-    image.set(HEAP + layout.page.delayed_free, &[block(2, 3)]);
-    image.set(block(2, 3), &[0]);
+    image.write(HEAP + layout.page.delayed_free, &[block(2, 3)]);
+    image.write(block(2, 3), &[0]);
     image
 }
 
@@ -129,7 +96,7 @@ fn what_lies_in_lists_is_free_whatever_the_count_says() {
     let layout = &LAYOUTS[1];
     let mut image = image(layout);
     let at = START + layout.slices + layout.page.size + layout.page.used;
-    image.set(at, &[10]);
+    image.write(at, &[10]);
     let walked = walk_image(&image).unwrap();
     // One was freed by another thread: the count does not know of it. One more waits.
     assert_eq!(walked.free["blocks"], (4 + 1) * BLOCK);
@@ -139,7 +106,7 @@ fn what_lies_in_lists_is_free_whatever_the_count_says() {
 fn what_has_no_memory_by_its_mask_is_there_where_it_is_found() {
     let layout = &LAYOUTS[1];
     let mut image = image(layout);
-    image.set(START + layout.commit_mask, &[1]);
+    image.write(START + layout.commit_mask, &[1]);
     let walked = walk_image(&image).unwrap();
     assert_eq!(walked.system, walked.in_use + walked.free_bytes());
 }
@@ -147,7 +114,7 @@ fn what_has_no_memory_by_its_mask_is_there_where_it_is_found() {
 #[test]
 fn the_number_of_its_segments_must_stand_in_a_file() {
     let mut image = image(&LAYOUTS[0]);
-    image.set(0x10_0100, &[COOKIE + 1]);
+    image.write(0x10_0100, &[COOKIE + 1]);
     assert!(matches!(walk_image(&image), Err(Unwalked::NotUnderstood { .. })));
     let maps = MAPS.replace("libmimalloc", "libother");
     let other = walk(&image, &Mappings::new(parse_smaps(&maps)));
@@ -156,13 +123,7 @@ fn the_number_of_its_segments_must_stand_in_a_file() {
 
 #[test]
 fn any_books_give_a_value() {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = random(88_172_645_463_325_252);
     for round in 0..300 {
         let layout = &LAYOUTS[round % 3];
         let mut image = image(layout);
@@ -179,7 +140,7 @@ fn any_books_give_a_value() {
                 2 => START + SLICE + random() % 16 * BLOCK,
                 _ => HEAP + layout.page.delayed_free,
             };
-            image.set(at, &[word]);
+            image.write(at, &[word]);
         }
         if let Ok(walked) = walk_image(&image) {
             assert!(walked.in_use <= walked.system, "{walked:?}");
@@ -189,7 +150,7 @@ fn any_books_give_a_value() {
     for _ in 0..300 {
         let mut image = image(&LAYOUTS[0]);
         for at in (START + 264..START + 700).step_by(8) {
-            image.set(at, &[random() >> (random() % 64)]);
+            image.write(at, &[random() >> (random() % 64)]);
         }
         let mappings = Mappings::new(parse_smaps(MAPS));
         Sweep::new(&image, &mappings, &LAYOUTS[0], COOKIE).all().unwrap();

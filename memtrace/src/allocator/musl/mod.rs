@@ -78,47 +78,11 @@ pub fn walk<M: ReadMemory>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::{
-        allocator::memory::{PageState, Piece},
+        allocator::image::{Image, random},
         source::procfs::parse_smaps,
     };
-
-    /// Pages from an address on, all of them there.
-    struct Image {
-        start: u64,
-        words: Vec<u64>,
-    }
-
-    impl Image {
-        fn set(&mut self, address: u64, words: &[u64]) {
-            let at = ((address - self.start) / 8) as usize;
-            self.words[at..at + words.len()].copy_from_slice(words);
-        }
-    }
-
-    impl ReadMemory for Image {
-        fn pages(&self, start: u64, states: &mut [PageState]) -> io::Result<()> {
-            let own = self.start..self.start + self.words.len() as u64 * 8;
-            for (page, state) in (start..).step_by(PAGE as usize).zip(states) {
-                *state = if own.contains(&page) { PageState::Own } else { PageState::Absent };
-            }
-            Ok(())
-        }
-
-        fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
-            for piece in pieces {
-                for (address, byte) in (piece.address..).zip(piece.into.iter_mut()) {
-                    let word = address.checked_sub(self.start).map_or(0, |at| at / 8) as usize;
-                    let word = self.words.get(word).copied().unwrap_or(0);
-                    *byte = word.to_le_bytes()[(address % 8) as usize];
-                }
-            }
-            Ok(())
-        }
-    }
 
     const MAPS: &str = "10000-11000 rw-p 00000000 fe:01 7 /lib/ld-musl-x86_64.so.1\n\
                         11000-13000 rw-p 00000000 00:00 0 [heap]\n\
@@ -131,11 +95,12 @@ mod tests {
 
     /// A context, and an area of groups.
     fn image(groups: &[[u64; 5]]) -> Image {
-        let mut image = Image { start: 0x10000, words: vec![0; 0xd000 / 8] };
-        image.set(0x10100, &[SECRET, 1, 0, 0, 0, 0, 0, 0x11000, 0x11000]);
-        image.set(0x11000, &[SECRET, 0, 101]);
+        let mut image = Image::default();
+        image.touch(0x10000..0x1d000);
+        image.write(0x10100, &[SECRET, 1, 0, 0, 0, 0, 0, 0x11000, 0x11000]);
+        image.write(0x11000, &[SECRET, 0, 101]);
         for (at, group) in groups.iter().enumerate() {
-            image.set(0x11018 + 40 * at as u64, group);
+            image.write(0x11018 + 40 * at as u64, group);
         }
         image
     }
@@ -181,19 +146,13 @@ mod tests {
     #[test]
     fn nothing_is_found_without_the_secret() {
         let mut image = image(&[]);
-        image.set(0x11000, &[SECRET + 1]);
+        image.write(0x11000, &[SECRET + 1]);
         assert!(matches!(walk_image(&image, None), Err(Unwalked::NotUsed(NAME))));
     }
 
     #[test]
     fn any_books_give_a_value() {
-        let mut state = 88_172_645_463_325_252_u64;
-        let mut random = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
+        let mut random = random(88_172_645_463_325_252);
         for round in 0..2000 {
             let mut image = image(&[]);
             for at in (0x11018..0x12000).step_by(8) {
@@ -204,10 +163,10 @@ mod tests {
                     2 => random() % (1 << 16),
                     _ => random() >> (random() % 64),
                 };
-                image.set(at, &[word]);
+                image.write(at, &[word]);
             }
             if round % 2 == 0 {
-                image.set(0x11008, &[random() % 0x30 * PAGE]);
+                image.write(0x11008, &[random() % 0x30 * PAGE]);
             }
             if let Ok(walked) = walk_image(&image, Some((random() % 6) as u32)) {
                 assert!(walked.free_bytes() <= walked.system, "{walked:?}");

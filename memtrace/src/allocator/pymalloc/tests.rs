@@ -2,7 +2,10 @@ use std::io;
 
 use super::*;
 use crate::{
-    allocator::memory::{PageState, Piece},
+    allocator::{
+        image::random,
+        memory::{PageState, Piece},
+    },
     model::region_map::PAGE,
     source::procfs::parse_smaps,
 };
@@ -230,13 +233,7 @@ fn others_memory_is_not_taken_for_it() {
 
 #[test]
 fn any_garbage_gives_a_value() {
-    let mut seed = 1_u64;
-    let mut random = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut random = random(1);
     for round in 0..200 {
         let mut image = Image::python();
         for _ in 0..1 << (round % 12) {
