@@ -10,7 +10,7 @@ use super::{
     Common, Outcome, Tracing, duration,
     failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
-    runtime,
+    priority, runtime,
     tracer::Tracer,
 };
 use crate::{probe::look::Gone, source::procfs};
@@ -60,7 +60,7 @@ impl Attach {
                 return Err(Failure::new(Failure::FAILED, error, "nothing was traced"));
             }
             log::info!("tracing");
-            Tracer::hurry();
+            priority::hurry();
             tracer.follow_to_exit(stopped).await?;
             let report = tracer.report()?;
             self.tracing.stacks.write(&report)?;

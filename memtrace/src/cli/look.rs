@@ -1,11 +1,11 @@
 //! One look at processes: what `maps` and `report` show without a probe, and what probes do not tell.
 
-use std::{collections::HashMap, io, ops::Range};
+use std::{collections::HashMap, io, ops::Range, time::Instant};
 
 use anyhow::{Context as _, Result};
 use memtrace_common::Event;
 
-use super::{failure::is_32_bit, machine::surroundings};
+use super::{failure::is_32_bit, machine::surroundings, priority};
 use crate::{
     allocator::walked::Walked,
     model::{
@@ -97,9 +97,10 @@ fn walk_stopped(pid: u32) -> Result<Allocators> {
     const MOST_STOPS: usize = 20;
     let mut found = Allocators::default();
     for _ in 0..MOST_STOPS {
-        let stopped = Stopped::new(pid)?;
+        let (stopped, since) = (Stopped::new(pid)?, Instant::now());
         found = allocators::walk(pid, true)?;
         drop(stopped);
+        log::info!("process {pid} stood still for {:.1} ms", since.elapsed().as_secs_f64() * 1e3);
         if found.walked.iter().all(|walked| walked.locked == 0) {
             break;
         }
@@ -123,7 +124,7 @@ pub(super) fn look_at_living(model: &Model) -> HashMap<u32, Residency> {
 /// Reads what a process has resident, and what holds frames that it gave up.
 fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
     // What is resident comes last: the books are read right after it.
-    let Found { walked, unwalked } = walk_allocators(tgid, false)?;
+    let Found { walked, unwalked } = priority::without_hurry(|| walk_allocators(tgid, false))?;
     let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
     (residency.allocators, residency.unwalked) = (walked, unwalked);
     let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));

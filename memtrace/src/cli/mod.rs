@@ -10,6 +10,7 @@ mod look;
 mod machine;
 mod maps;
 mod output;
+mod priority;
 mod replay;
 mod report;
 mod run;

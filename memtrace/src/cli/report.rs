@@ -14,7 +14,7 @@ use super::{
     look::{self, Look},
     machine::now_ns,
     output::{Output, Stream},
-    runtime,
+    priority, runtime,
 };
 use crate::{
     model::report::Report as Looked,
@@ -54,6 +54,10 @@ impl Report {
             let look = core::look(core)?;
             Output::open(common, Stream::Stdout)?.write(&look::report(vec![look], now_ns()?)?)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        // What stands still waits for the walk.
+        if !self.exact {
+            priority::step_back();
         }
         let mut output = Output::open(common, Stream::Stdout)?;
         let Some(time) = self.watch else {

@@ -31,7 +31,7 @@ use super::{
     Common, Outcome, Tracing,
     failure::{Failure, check_executable, check_privileges},
     output::{Output, Stream},
-    runtime,
+    priority, runtime,
     tracer::Tracer,
 };
 
@@ -102,7 +102,7 @@ async fn follow(
             }
         }
     };
-    Tracer::hurry();
+    priority::hurry();
     tracer.follow(ended).await?;
     child.wait().context("cannot wait for the command")
 }

@@ -118,13 +118,6 @@ impl Tracer {
         }
     }
 
-    /// Lets the reader of the events go first: the traced threads may be many and busy. Call it
-    /// after the fork of a command, which would inherit it.
-    pub(super) fn hurry() {
-        // SAFETY: changes this thread's own priority. Without the right to do so, it stays.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
-    }
-
     /// Follows events until `done` returns.
     pub(super) async fn follow(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
         self.follow_until(done, |_| false).await

@@ -68,7 +68,7 @@ pub fn walk<M: ReadMemory>(
     walked.version = about.patch.map(|patch| format!("1.2.{patch}"));
     walked.system = found.system + areas * PAGE;
     walked.free = BTreeMap::from([("slots", found.free)]);
-    walked.in_use = walked.system.saturating_sub(found.free);
+    walked.settle();
     walked.resyncs = found.torn;
     walked.is_lower_bound = found.unsure > 0;
     walked.free_resident = Some(found.pages.free);

@@ -50,12 +50,11 @@ pub fn walk<M: ReadMemory>(
         ("pool_size", arenas.shape.pool),
         ("arenas", arenas.all.len() as u64),
     ];
-    let walked = Walked {
+    let mut walked = Walked {
         name: NAME,
         version: mappings.iter().find_map(|mapping| version(mapping.path())),
         is_lower_bound: arenas.is_cut,
         system,
-        in_use: system.saturating_sub(blocks).saturating_sub(pools).saturating_sub(unknown),
         free: [("blocks", blocks), ("pools", pools)].into(),
         unknown,
         free_resident: Some(on.free),
@@ -64,6 +63,7 @@ pub fn walk<M: ReadMemory>(
         settings: settings.into(),
         ..Walked::default()
     };
+    walked.settle();
     Ok(walked)
 }
 
