@@ -21,6 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_or_ignored("heap::musl_holds_what_was_freed", musl),
         trial_or_ignored("heap::pymalloc_holds_what_it_says", pymalloc),
         trial_or_ignored("heap::go_holds_what_it_says", go),
+        trial_or_ignored("heap::what_zgc_uncommits_is_back_with_the_kernel", zgc),
     ]
 }
 
@@ -287,6 +288,62 @@ fn go() -> Result<Completion, Failed> {
     let (most, slots) = (heap - allocated, free("span_slots"));
     if slots > most + heap / 1000 || slots < most - most / 20 {
         return Err(format!("{slots} of slots are free, not {most}: {ours}").into());
+    }
+    Ok(Completion::Completed)
+}
+
+/// Fills 200 MiB, drops them, and has them collected; with `true`, waits until the collector gave them
+/// back. Says what it has committed at the end.
+const ZGC: &str = r#"
+import java.lang.management.*;
+class Uncommit {
+    static byte[][] held = new byte[200][];
+    static long committed() {
+        long sum = 0;
+        for (MemoryPoolMXBean pool : ManagementFactory.getMemoryPoolMXBeans())
+            if (pool.getName().startsWith("Z")) sum += pool.getUsage().getCommitted();
+        return sum;
+    }
+    public static void main(String[] arguments) throws Exception {
+        for (int i = 0; i < held.length; i++) held[i] = new byte[1 << 20];
+        held = null;
+        System.gc();
+        while (arguments[0].equals("true") && committed() > 64L << 20) Thread.sleep(10);
+        System.gc();
+        System.out.println("committed " + committed() + "\n");
+        System.in.read();
+    }
+}
+"#;
+
+/// What is collected is free for Java only, until it is uncommitted.
+fn zgc() -> Result<Completion, Failed> {
+    if !Command::new("javac").arg("-version").output().is_ok_and(|output| output.status.success()) {
+        return Ok(Completion::ignored_with("optional: there is no javac"));
+    }
+    let source = scratch("Uncommit.java");
+    fs::write(&source, ZGC)?;
+    let looked = [false, true].map(|uncommits| -> Result<_, Failed> {
+        let mut command = Command::new("java");
+        command.args(["-XX:+UseZGC", "-Xms16m", "-Xmx512m", "-XX:ZUncommitDelay=1"]);
+        command.arg(format!("-XX:{}ZUncommit", if uncommits { '+' } else { '-' }));
+        let program = Program::start(command.arg(&source).arg(uncommits.to_string()))?;
+        let committed = program.numbers("committed")?[0];
+        let process = report(program.child.id(), &[])?;
+        Ok((committed, program.allocator("jvm")?, process))
+    });
+    fs::remove_file(&source)?;
+    for (uncommits, looked) in [false, true].into_iter().zip(looked) {
+        let (committed, jvm, process) = looked?;
+        let free = number(&jvm["free"]["old"]);
+        let resident = number(&process["memory"]["resident_by_kind"]["shmem"]);
+        // Its metaspace is part of it, too.
+        let is_right = (committed..committed + (32 << 20)).contains(&number(&jvm["system"]))
+            && (resident < 100 << 20) == uncommits
+            && (free < 100 << 20) == uncommits;
+        if !is_right {
+            return Err(format!("uncommits: {uncommits}, {committed}, {resident}: {jvm}").into());
+        }
     }
     Ok(Completion::Completed)
 }
