@@ -116,7 +116,7 @@ impl Report {
             }
         }
         if denied > 0 {
-            log::warn!("{denied} processes of others were not looked at: that takes root");
+            log::warn!("not looked at for lack of permission: {denied} of the processes");
         }
         if looks.is_empty() && !self.all {
             let what = match self.pids.as_slice() {
