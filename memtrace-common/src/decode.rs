@@ -1,8 +1,11 @@
 //! Turns ring-buffer bytes into an [`Event`].
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
-use crate::event::{Event, Header, Kind, Record};
+use crate::{
+    event::{Event, Header, Kind, MmEnd, Record},
+    ledger::{Ledger, OLDEST_LEDGER},
+};
 
 /// Why a record could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,17 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         Kind::TeardownRun => Event::TeardownRun(record(bytes)?),
         Kind::RegionOffset => Event::RegionOffset(record(bytes)?),
     })
+}
+
+/// Decodes the books of an address space, which may be older or newer as those in its last record may.
+pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, DecodeError> {
+    let MmEnd { mut ledger, .. } = MmEnd::untold();
+    let len = bytes.len().min(size_of::<Ledger>());
+    if len < OLDEST_LEDGER {
+        return Err(DecodeError::Truncated { len, expected: OLDEST_LEDGER });
+    }
+    ledger.as_mut_bytes()[..len].copy_from_slice(&bytes[..len]);
+    Ok(ledger)
 }
 
 fn record<T: Record>(bytes: &[u8]) -> Result<T, DecodeError> {
@@ -131,6 +145,9 @@ mod tests {
             (later.ledger.shared_pages, later.ledger.swapped_in_pages),
             ([3; PATHS], u64::MAX)
         );
+        let books = |len: usize| decode_ledger(&end.ledger.as_bytes()[..len]);
+        assert_eq!(books(776), Ok(later.ledger));
+        assert!(books(599).is_err());
         let cut = decode(&end.as_bytes()[..631]);
         assert_eq!(cut, Err(DecodeError::Truncated { len: 631, expected: 856 }));
     }

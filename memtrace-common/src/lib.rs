@@ -13,7 +13,7 @@ mod event;
 mod ledger;
 pub mod stacks;
 
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, decode, decode_ledger};
 pub use event::{
     Backing, Call, Event, Exec, Exit, Fault, FileName, Fork, Header, Kind, MmEnd, Record, Region,
     Syscall, TaskSeed, TeardownRun,

@@ -1,30 +1,41 @@
 //! Keeps the model of traced processes in step with the kernel: seeds it, feeds it, heals it.
 
-use std::time::Duration;
+use std::{fs::File, io, time::Duration};
 
 use anyhow::{Context as _, Result};
-use memtrace_common::{Event, ProbeStats};
+use memtrace_common::{Event, Ledger, ProbeStats};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    model::{Model, report::Evidence, space::Afterlife},
+    model::{Model, SpaceId, fact::Fact, report::Evidence, space::Afterlife},
     probe::{
         attach::{Diagnostics, Missed, Options, Probes},
         look::{Gone, Snapshot},
     },
-    source::{live::Live, procfs},
+    source::{
+        live::Live,
+        procfs,
+        trace_file::{TraceEnd, TraceWriter},
+    },
 };
+
+/// A trace that is being written.
+type Kept = TraceWriter<File>;
 
 /// The probes, what they say, and what is known from it. Its owner decides when to look.
 pub struct Follower {
     probes: Probes,
     live: Live,
     model: Model,
+    /// The trace that is kept, for `memtrace replay`.
+    kept: Option<Kept>,
     lost: u64,
     missed: u64,
     /// When the ring buffer is drained next.
     next_drain: Instant,
     pause: Duration,
+    /// When the kernel's books were read last.
+    books_read: Instant,
     /// When lost records were looked for, and how many had been received.
     last_heal: (Instant, u64),
 }
@@ -46,7 +57,33 @@ impl Follower {
         let model = Model::new(probes.evidence());
         let now = Instant::now();
         let (next_drain, pause, last_heal) = (now, Self::TICK, (now, 0));
-        Ok(Self { probes, live, model, lost: 0, missed: 0, next_drain, pause, last_heal })
+        Ok(Self {
+            probes,
+            live,
+            model,
+            kept: None,
+            lost: 0,
+            missed: 0,
+            next_drain,
+            pause,
+            books_read: now,
+            last_heal,
+        })
+    }
+
+    /// Tells whether the books are to be read: a trace has them once a second, should it be cut.
+    pub fn wants_books(&self) -> bool {
+        self.kept.is_some() && self.books_read.elapsed() >= Duration::from_secs(1)
+    }
+
+    /// Keeps from now on what the model is made of.
+    pub fn record(&mut self, kept: Kept) {
+        self.kept = Some(kept);
+    }
+
+    /// Ends the trace, if one is kept; returns how many bytes it has.
+    pub fn finish_record(&mut self, end: &TraceEnd) -> io::Result<Option<u64>> {
+        self.kept.take().map(|kept| kept.finish(end)).transpose()
     }
 
     /// Returns the probes' own diagnostics.
@@ -57,11 +94,6 @@ impl Follower {
     /// Returns what is known.
     pub const fn model(&self) -> &Model {
         &self.model
-    }
-
-    /// Returns what is known, to add what the probes cannot see.
-    pub const fn model_mut(&mut self) -> &mut Model {
-        &mut self.model
     }
 
     /// Returns the probes.
@@ -91,7 +123,7 @@ impl Follower {
 
     /// Follows a child that has not executed its command yet.
     pub fn expect(&mut self, tgid: u32) -> Result<()> {
-        self.model.expect_process(tgid);
+        self.learn(Fact::Expected { tgid });
         self.probes.expect(tgid)
     }
 
@@ -103,13 +135,10 @@ impl Follower {
             .with_context(|| format!("cannot read /proc/{tgid}/stat"))?
             .ok_or(Gone)?;
         let seed = self.probes.seed(tgid)?;
-        self.model.apply(&Event::TaskSeed(seed));
+        self.apply(&Event::TaskSeed(seed));
         self.read_regions(tgid, seed.header.mm)?;
-        if let Some(process) = self.model.process_mut(tgid) {
-            process.faults.before = found.stat.faults;
-            process.comm = found.stat.comm;
-            process.exe = found.exe;
-        }
+        let (comm, faults) = (found.stat.comm, found.stat.faults);
+        self.learn(Fact::Found { tgid, comm, exe: found.exe, faults });
         Ok(())
     }
 
@@ -127,16 +156,22 @@ impl Follower {
 
     /// Applies what the probes said.
     pub fn catch_up(&mut self) {
-        self.drain(|_| {}, |model, event| drop(model.apply(event)));
+        self.drain(|model, event| drop(model.apply(event)));
     }
 
-    /// Applies what the probes said. `raw` gets the bytes of each record first, `each` the model as
-    /// the event is applied to it.
-    pub fn drain(&mut self, raw: impl FnMut(&[u8]), mut each: impl FnMut(&mut Model, &Event)) {
-        let Self { live, model, .. } = self;
+    /// Applies what the probes said, and keeps it. `each` gets the model as the event is applied to it.
+    pub fn drain(&mut self, mut each: impl FnMut(&mut Model, &Event)) {
+        let Self { live, model, kept, .. } = self;
         let before = live.received();
-        live.drain(raw, |event| each(model, event));
+        let mut failed = None;
+        let keep = |record: &[u8]| {
+            if let Some(kept) = kept.as_mut().filter(|_| failed.is_none()) {
+                failed = kept.write(record).err();
+            }
+        };
+        live.drain(keep, |event| each(model, event));
         let is_quiet = live.received() == before;
+        self.keep(|kept| failed.map_or_else(|| kept.turn(Instant::now().into()), Err));
         self.pause = if is_quiet { (self.pause * 2).min(Self::QUIET_TICK) } else { Self::TICK };
         self.next_drain = Instant::now() + self.pause;
     }
@@ -151,7 +186,7 @@ impl Follower {
         let lost = stats.dropped.max(self.live.missing());
         if lost > self.lost || missed > self.missed {
             (self.lost, self.missed) = (lost, missed);
-            self.model.lost_records();
+            self.learn(Fact::Lost);
         }
         for (tgid, mm) in self.model.stale() {
             match self.read_regions(tgid, mm) {
@@ -166,9 +201,9 @@ impl Follower {
     fn read_regions(&mut self, tgid: u32, mm: u64) -> Result<()> {
         let Snapshot { regions, names, sections } = self.probes.regions(tgid, mm)?;
         for name in names {
-            self.model.apply(&Event::FileName(name));
+            self.apply(&Event::FileName(name));
         }
-        self.model.replace_regions(mm, &regions, sections);
+        self.learn(Fact::Regions { mm, regions, sections });
         Ok(())
     }
 
@@ -176,7 +211,7 @@ impl Follower {
     /// followed, they are read.
     pub fn settle(&mut self) -> Result<()> {
         if self.probes.evidence() == Evidence::Args {
-            self.model.lost_records();
+            self.learn(Fact::Lost);
             return self.heal().map(drop);
         }
         let living: Vec<u32> = self.model.living().map(|process| process.tgid).collect();
@@ -191,24 +226,47 @@ impl Follower {
 
     /// Reads the kernel's books of the address spaces that are still there.
     pub fn read_books(&mut self) -> Result<()> {
+        self.books_read = Instant::now();
         for (tgid, mm) in self.model.living_mms() {
-            if let Some(ledger) = self.probes.ledger(tgid, mm)? {
-                self.model.replace_ledger(mm, ledger);
-                self.model.replace_afterlife(mm, self.afterlife(mm)?);
+            if let (Some(ledger), Some(space)) =
+                (self.probes.ledger(tgid, mm)?, self.model.space_at(mm))
+            {
+                self.learn_books(space, ledger, mm)?;
             }
         }
         for (mm, space) in self.model.ended() {
             if let Some(ledger) = self.probes.final_ledger(mm)? {
-                let afterlife = self.afterlife(mm)?;
-                self.model.replace_final_ledger(space, ledger, afterlife);
+                self.learn_books(space, ledger, mm)?;
             }
         }
         Ok(())
     }
 
-    fn afterlife(&self, mm: u64) -> Result<Afterlife> {
+    fn learn_books(&mut self, space: SpaceId, ledger: Ledger, mm: u64) -> Result<()> {
         let (delays, remanence) = (self.probes.delays(mm)?, self.probes.remanence(mm)?);
-        Ok(Afterlife { delays, remanence })
+        let (ledger, afterlife) = (Box::new(ledger), Box::new(Afterlife { delays, remanence }));
+        self.learn(Fact::Books { space, ledger, afterlife });
+        Ok(())
+    }
+
+    /// Takes in, and keeps, what was read beside the records.
+    pub fn learn(&mut self, fact: Fact) {
+        self.keep(|kept| kept.fact(&fact));
+        self.model.learn(&fact);
+    }
+
+    fn apply(&mut self, event: &Event) {
+        self.keep(|kept| kept.event(event));
+        self.model.apply(event);
+    }
+
+    fn keep(&mut self, write: impl FnOnce(&mut Kept) -> io::Result<()>) {
+        if let Some(kept) = &mut self.kept
+            && let Err(error) = write(kept)
+        {
+            log::warn!("the trace ends here: cannot write to it: {error}");
+            self.kept = None;
+        }
     }
 
     /// Returns the probes' counters and the runs that the kernel skipped.

@@ -1,6 +1,6 @@
 //! Golden traces: records of real programs, kept once, through the model and both reports.
 //!
-//! `tests/data` was written on Linux 6.18, x86-64, by `memtrace run --keep-records`:
+//! `tests/data` was written on Linux 6.18, x86-64, by `memtrace run --record` (then still version 1):
 //!
 //! | trace | command |
 //! |---|---|
@@ -30,7 +30,7 @@ use memtrace::{
     },
     source::{
         replay::records,
-        trace_file::{MAGIC, TraceReader},
+        trace_file::{Entry, MAGIC, TraceReader},
     },
 };
 use memtrace_common::{Event, Header, ProbeStats};
@@ -198,8 +198,12 @@ fn read(trace: &[u8]) -> (Vec<Event>, bool) {
         return (events.expect("no record is damaged"), records.left_over() > 0);
     }
     let Ok(mut trace) = TraceReader::open(trace) else { return (Vec::new(), true) };
-    let events = trace.by_ref().collect::<Result<_, _>>();
-    (events.expect("no record is damaged"), trace.end().is_none())
+    let entries = trace.by_ref().collect::<Result<Vec<_>, _>>().expect("no record is damaged");
+    let events = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Event(event) => Some(event),
+        Entry::Fact(_) => None,
+    });
+    (events.collect(), trace.end().is_none())
 }
 
 fn replay(trace: &[u8]) -> Report {

@@ -195,7 +195,7 @@ fn what_is_no_trace_or_no_longer_one_is_refused() {
         (b"#!/bin/sh\n".to_vec(), "it is not a trace"),
         (bare_records.to_vec(), "it is not a trace"),
         (TRACE[..50].to_vec(), "it is cut in its header, after 50 bytes"),
-        (with(8, &[2]), "it has version 2 of the format, and this memtrace reads 1"),
+        (with(8, &[3]), "it has version 3 of the format, and this memtrace reads 2"),
         (with(8, &[0]), "its header is damaged"),
         (with(12, &[10, 11, 12, 13]), "it was recorded on a machine of the other byte order"),
         (

@@ -118,6 +118,20 @@ macro_rules! records {
                     $(Self::$kind(record) => &record.header),+
                 }
             }
+
+            /// Returns its kind.
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind),+
+                }
+            }
+
+            /// Returns the bytes of its record.
+            pub fn record(&self) -> &[u8] {
+                match self {
+                    $(Self::$kind(record) => zerocopy::IntoBytes::as_bytes(record)),+
+                }
+            }
         }
     };
 }

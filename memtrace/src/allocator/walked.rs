@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, io};
 
+use serde::{Deserialize, Serialize};
+
 use super::memory::ReadMemory;
+use crate::model::names::{Name, interned, interned_keys};
 
 /// What an allocator holds, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Walked {
     /// Its name.
-    pub name: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub name: Name,
     /// Its version, as far as it is known.
     pub version: Option<String>,
     /// The free bytes are a lower bound: part of what it holds could not be looked at.
@@ -18,6 +23,7 @@ pub struct Walked {
     /// What the program has from it, its own books included.
     pub in_use: u64,
     /// What it holds free, by its own classes.
+    #[serde(deserialize_with = "interned_keys")]
     pub free: BTreeMap<&'static str, u64>,
     /// What was not understood: it changed while it was read, or is damaged.
     pub unknown: u64,
@@ -32,13 +38,15 @@ pub struct Walked {
     /// What a trim would do; `None` where the allocator has none, or nobody knows.
     pub trim: Option<Trim>,
     /// What it is set to, in its own words.
+    #[serde(deserialize_with = "interned_keys")]
     pub settings: BTreeMap<&'static str, u64>,
     /// Its arenas, in the order in which it links them.
     pub arenas: Vec<Arena>,
 }
 
 /// What a trim (`malloc_trim(0)`, a purge) would give back, and what would stay, in resident bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Trim {
     /// Frames that the kernel would get back.
     pub frees: u64,
@@ -59,7 +67,8 @@ pub struct Trim {
 }
 
 /// One arena.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Arena {
     /// Where it is.
     pub address: u64,

@@ -19,13 +19,13 @@ use crate::{probe::look::Gone, source::procfs};
 #[derive(Debug, Args)]
 pub(super) struct Attach {
     #[command(flatten)]
-    tracing: Tracing,
+    pub(super) tracing: Tracing,
     /// Stops after this time, such as 500ms, 10s or 5m.
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    duration: Option<Duration>,
+    pub(super) duration: Option<Duration>,
     /// The processes.
     #[arg(required = true, value_name = "PID")]
-    pids: Vec<u32>,
+    pub(super) pids: Vec<u32>,
 }
 
 impl Attach {
@@ -64,7 +64,7 @@ impl Attach {
             tracer.follow_to_exit(stopped).await?;
             let report = tracer.report()?;
             self.tracing.stacks.write(&report)?;
-            output.write(&report)?;
+            self.tracing.tell(&tracer, &report, &mut output)?;
             Ok(ExitCode::from(if gone.is_empty() { 0 } else { Failure::FAILED }))
         })
     }

@@ -11,6 +11,7 @@ mod machine;
 mod maps;
 mod output;
 mod priority;
+mod record;
 mod replay;
 mod report;
 mod run;
@@ -26,9 +27,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use failure::Failure;
+use output::Output;
 use stacks::StackOptions;
+use tracer::Tracer;
 
-use crate::model::report::Evidence;
+use crate::{
+    model::report::{Evidence, Report},
+    sink::size,
+};
 
 /// I freed the memory: where did it go?
 ///
@@ -55,7 +61,9 @@ enum Command {
     Report(report::Report),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
-    /// Reports from a trace that was kept, without root and on any machine.
+    /// Writes a trace of a command, or of running processes, to a file.
+    Record(record::Record),
+    /// Reports from a trace that was recorded, without root and on any machine.
     Replay(replay::Replay),
     /// Holds what memtrace knows of a process against what the kernel says.
     Verify(verify::Verify),
@@ -64,7 +72,7 @@ enum Command {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Common {
     /// How the report is written.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
@@ -113,9 +121,12 @@ struct Tracing {
     /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
     buffer: u32,
-    /// Keeps a trace of the records in FILE, for `memtrace replay` (docs/TRACE_FORMAT.md).
-    #[arg(long, value_name = "FILE", hide = true)]
-    keep_records: Option<PathBuf>,
+    /// Keeps a trace in FILE as well, for `memtrace replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Says what was recorded, and makes no report.
+    #[arg(skip)]
+    no_report: bool,
     #[command(flatten)]
     stacks: StackOptions,
 }
@@ -129,6 +140,20 @@ impl Tracing {
                     .to_owned(),
                 "leave --evidence out, or say --evidence frames",
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Tracing {
+    /// Writes the report, or says what was recorded.
+    fn tell(&self, tracer: &Tracer, report: &Report, output: &mut Output) -> Result<(), Failure> {
+        if !self.no_report {
+            return output.write(report);
+        }
+        if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {
+            let (path, records) = (path.display(), report.window.emitted);
+            eprintln!("memtrace: {records} records, {} in {path}", size(bytes));
         }
         Ok(())
     }
@@ -185,6 +210,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(ledger) => ledger.main(&common),
         Command::Report(report) => report.main(&common),
         Command::Maps(maps) => maps.main(&common),
+        Command::Record(record) => record.main(&common),
         Command::Replay(replay) => replay.main(&common),
         Command::Verify(verify) => verify.main(&common),
         Command::Doctor => doctor::main(&common),

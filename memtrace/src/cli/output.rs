@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{Common, Failure, Format};
@@ -40,16 +40,7 @@ impl Output {
     pub(super) fn open(common: &Common, stream: Stream) -> Result<Self, Failure> {
         let place = match &common.output {
             None => Place::Stream(stream),
-            Some(path) => {
-                let file = File::create(path).map_err(|error| {
-                    Failure::new(
-                        Failure::FAILED,
-                        anyhow::anyhow!("cannot write to {}: {error}", path.display()),
-                        "name a file in a folder that exists and that you may write to",
-                    )
-                })?;
-                Place::File(path.clone(), file)
-            }
+            Some(path) => Place::File(path.clone(), create(path)?),
         };
         Ok(Self { format: common.format, place })
     }
@@ -128,6 +119,17 @@ impl Output {
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
         Style { color, width: if terminal { terminal_width(fd) } else { 100 } }
     }
+}
+
+/// Creates a file for what will be written.
+pub(super) fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| {
+        Failure::new(
+            Failure::FAILED,
+            anyhow::anyhow!("cannot write to {}: {error}", path.display()),
+            "name a file in a folder that exists and that you may write to",
+        )
+    })
 }
 
 /// Returns the columns of the terminal at `fd`, 100 where it does not say.

@@ -1,6 +1,7 @@
 //! `memtrace replay`: a trace that was kept, through the same model and into the same report.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -20,16 +21,17 @@ use super::{
 use crate::{
     model::{
         Model,
-        build::{Surroundings, report},
-        report::Host,
+        build::{Residency, Surroundings, report},
+        fact::Fact,
+        report::{Host, ProbeReport, Stacks},
     },
     source::{
         replay::RecordError,
-        trace_file::{OpenError, TraceEnd, TraceHeader, TraceReader},
+        trace_file::{Entry, OpenError, TraceEnd, TraceHeader, TraceReader},
     },
 };
 
-/// Reports from a trace that was kept, without root and on any machine.
+/// Reports from a trace that was recorded, without root and on any machine.
 #[derive(Debug, Args)]
 pub(super) struct Replay {
     /// The trace.
@@ -50,32 +52,36 @@ impl Replay {
         let mut output = Output::open(common, Stream::Stdout)?;
         let mut model = Model::new(trace.header().evidence);
         let mut last_ns = trace.header().start_ns;
-        let read = trace.try_for_each(|event| {
-            let event = event?;
-            last_ns = last_ns.max(event.header().time_ns);
-            model.apply(&event);
+        let mut told = Told::default();
+        let read = trace.try_for_each(|entry| {
+            match entry? {
+                Entry::Event(event) => {
+                    last_ns = last_ns.max(event.header().time_ns);
+                    model.apply(&event);
+                }
+                Entry::Fact(fact) => told.take(fact, &mut model),
+            }
             Ok::<(), RecordError>(())
         });
-        let records = trace.records();
         if read.is_ok() && trace.end().is_none() {
-            log::warn!("{name} is cut: {}", cut(records.whole(), records.left_over()));
+            log::warn!("{name} is cut: {}", cut(trace.whole(), trace.left_over()));
         }
-        if records.skipped() > 0 {
-            let skipped = records.skipped();
+        let skipped = trace.skipped();
+        if skipped > 0 {
             log::warn!("{skipped} records were not understood: a newer memtrace may know them");
         }
         if model.processes().is_empty() {
             log::warn!("{name} does not tell how any process began");
         }
-        let read_whole =
-            trace.end().is_some() && records.skipped() == 0 && !model.processes().is_empty();
+        let read_whole = trace.end().is_some() && skipped == 0 && !model.processes().is_empty();
         let end = trace.end().unwrap_or(TraceEnd {
             time_ns: last_ns,
-            stats: ProbeStats { emitted: records.whole(), ..ProbeStats::default() },
+            stats: ProbeStats { emitted: trace.whole(), ..ProbeStats::default() },
             missed: 0,
         });
-        let surroundings = surroundings(trace.header(), end);
-        let mut report = report(&model, surroundings, &Default::default());
+        let surroundings = told.surroundings(trace.header(), end);
+        let mut report = report(&model, surroundings, &told.residency);
+        report.stacks = told.stacks;
         report.window.complete &= read_whole;
         output.write(&report)?;
         match read {
@@ -116,7 +122,7 @@ fn check_output(trace: &File, common: &Common) -> Result<(), Failure> {
     Ok(())
 }
 
-const HOW_TO_KEEP: &str = "`memtrace run --keep-records FILE -- CMD` writes a trace";
+const HOW_TO_KEEP: &str = "`memtrace record -o FILE -- CMD` writes a trace";
 
 /// Returns what a user can do about a file that cannot be replayed.
 const fn hint(error: &OpenError) -> &'static str {
@@ -140,10 +146,32 @@ fn cut(whole: u64, left_over: usize) -> String {
     }
 }
 
-fn surroundings(header: &TraceHeader, end: TraceEnd) -> Surroundings {
-    let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
-    let TraceEnd { time_ns: end_ns, stats, missed } = end;
-    // Which hooks the probes took is not kept.
-    let (host, probes) = (Host { kernel, arch, page_size, ..Host::default() }, Vec::new());
-    Surroundings { host, start_ns, end_ns, stats, missed, probes }
+/// What the trace tells for the report alone.
+#[derive(Default)]
+struct Told {
+    residency: HashMap<u32, Residency>,
+    stacks: Option<Stacks>,
+    machine: Option<(Host, Vec<ProbeReport>)>,
+}
+
+impl Told {
+    fn take(&mut self, fact: Fact, model: &mut Model) {
+        match fact {
+            Fact::Resident { tgid, residency } => {
+                self.residency.insert(tgid, *residency);
+            }
+            Fact::Stacks(stacks) => self.stacks = Some(stacks),
+            Fact::Machine { host, probes } => self.machine = Some((host, probes)),
+            others => model.learn(&others),
+        }
+    }
+
+    fn surroundings(&mut self, header: &TraceHeader, end: TraceEnd) -> Surroundings {
+        let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
+        let TraceEnd { time_ns: end_ns, stats, missed } = end;
+        // Older traces do not tell which hooks the probes took.
+        let untold = || (Host { kernel, arch, page_size, ..Host::default() }, Vec::new());
+        let (host, probes) = self.machine.take().unwrap_or_else(untold);
+        Surroundings { host, start_ns, end_ns, stats, missed, probes }
+    }
 }

@@ -39,13 +39,13 @@ use super::{
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
-    tracing: Tracing,
+    pub(super) tracing: Tracing,
     /// Runs the command as this user (name or number) with that user's groups.
     #[arg(long, value_name = "USER")]
-    user: Option<String>,
+    pub(super) user: Option<String>,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    command: Vec<OsString>,
+    pub(super) command: Vec<OsString>,
 }
 
 impl Run {
@@ -68,7 +68,7 @@ impl Run {
             let status = follow(&mut tracer, &mut child, signals).await?;
             let report = tracer.report()?;
             self.tracing.stacks.write(&report)?;
-            output.write(&report)?;
+            self.tracing.tell(&tracer, &report, &mut output)?;
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             Ok(ExitCode::from(code as u8))
         })

@@ -1,11 +1,6 @@
 //! What `run` and `attach` share: the one task that owns the model, fed by the ring buffer.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
-    path::Path,
-    time::Instant,
-};
+use std::{io::Write as _, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, setrlimit};
@@ -14,8 +9,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     Common, EventKind, Format, Tracing,
     classes::Classes,
+    failure::Failure,
     look::look_at_living,
     machine::{host, now_ns, surroundings},
+    output::create,
     stacks::Sampling,
     status::Status,
 };
@@ -24,8 +21,9 @@ use crate::{
     model::{
         build::{Surroundings, report},
         change::{Change, What},
+        fact::Fact,
         region_map::PAGE,
-        report::{Evidence, Host, Report},
+        report::{Evidence, Report},
     },
     probe::attach::{Diagnostics, Options},
     sink::{events, json},
@@ -44,18 +42,21 @@ pub(super) struct Tracer {
     classes: Classes,
     /// Who allocates and who frees, if it was asked for.
     sampling: Option<Sampling>,
-    /// The trace that is kept, for `memtrace replay`.
-    kept: Option<TraceWriter<BufWriter<File>>>,
+    /// Bytes of the trace that was kept.
+    recorded: Option<u64>,
 }
 
 impl Tracer {
     /// Attaches the probes, for processes that are `running` already or for one that will be
     /// started. Needs tokio's runtime.
-    pub(super) fn attach(tracing: &Tracing, common: &Common, running: bool) -> Result<Self> {
+    pub(super) fn attach(
+        tracing: &Tracing,
+        common: &Common,
+        running: bool,
+    ) -> Result<Self, Failure> {
         // Kernels before 5.11 charge maps to this limit; elsewhere failing is harmless.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let kept = tracing.keep_records.as_ref().map(File::create).transpose();
-        let kept = kept.context("cannot keep the records")?;
+        let record = tracing.record.as_deref().map(create).transpose()?;
         let diagnostics = common.verbose >= 2;
         let options = Options {
             evidence: tracing.evidence.map(Evidence::from),
@@ -89,6 +90,19 @@ impl Tracer {
                 "this kernel does not tell which frames came back: no remanence is measured"
             );
         }
+        if let Some(record) = record {
+            let host = host()?;
+            let header = TraceHeader {
+                arch: host.arch.clone(),
+                kernel: host.kernel.clone(),
+                page_size: host.page_size,
+                start_ns,
+                evidence,
+            };
+            follower
+                .record(TraceWriter::create(record, &header).context("cannot write the trace")?);
+            follower.learn(Fact::Machine { host, probes: follower.probes().report() });
+        }
         Ok(Self {
             follower,
             stream: tracing.events.map(|_| common.format),
@@ -96,7 +110,7 @@ impl Tracer {
             status: Status::new(tracing.events.is_some()),
             classes: Classes::new(tracing.walk),
             sampling,
-            kept: kept.map(|file| begin_trace(file, start_ns, evidence)).transpose()?,
+            recorded: None,
         })
     }
 
@@ -168,17 +182,9 @@ impl Tracer {
     }
 
     fn drain(&mut self) {
-        let Self { follower, stream, start_ns, sampling, kept, .. } = self;
+        let Self { follower, stream, start_ns, sampling, .. } = self;
         let mut lines = String::new();
-        let keep = |record: &[u8]| {
-            if let Some(file) = kept.as_mut()
-                && let Err(error) = file.write(record)
-            {
-                log::warn!("cannot keep the records: {error}");
-                *kept = None;
-            }
-        };
-        follower.drain(keep, |model, event| {
+        follower.drain(|model, event| {
             let change = model.apply(event);
             if let (Some(sampling), Some(Change { tgid, what: What::Exec { .. }, .. })) =
                 (sampling.as_mut(), &change)
@@ -209,6 +215,9 @@ impl Tracer {
     /// Looks for lost records, and shows the status line.
     fn heal(&mut self) -> Result<()> {
         let stats = self.follower.heal()?;
+        if self.follower.wants_books() {
+            self.follower.read_books()?;
+        }
         if self.status.is_due() {
             self.follower.read_books()?;
             let model = self.follower.model();
@@ -216,6 +225,11 @@ impl Tracer {
             self.status.show(stats, resident, model.reclaimed_bytes());
         }
         Ok(())
+    }
+
+    /// Returns how many bytes the trace has that was kept, once there is a report.
+    pub(super) const fn recorded(&self) -> Option<u64> {
+        self.recorded
     }
 
     /// Makes the report.
@@ -232,10 +246,8 @@ impl Tracer {
         let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
         let residency = look_at_living(model);
         for tgid in living {
-            if let Ok(Some(found)) = procfs::find(tgid)
-                && let Some(process) = self.follower.model_mut().process_mut(tgid)
-            {
-                process.faults.now = Some(found.stat.faults);
+            if let Ok(Some(found)) = procfs::find(tgid) {
+                self.follower.learn(Fact::Faults { tgid, faults: found.stat.faults });
             }
         }
         // The books may have moved on while the page tables were read.
@@ -250,16 +262,18 @@ impl Tracer {
             probes: self.follower.probes().report(),
             ..surroundings(self.start_ns)?
         };
-        if let Some(kept) = self.kept.take() {
-            let end = TraceEnd { time_ns: surroundings.end_ns, stats, missed: missed.runs };
-            if let Err(error) = kept.finish(&end) {
-                log::warn!("cannot keep the records: {error}");
-            }
-        }
+        let end = TraceEnd { time_ns: surroundings.end_ns, stats, missed: missed.runs };
         let mut report = report(self.follower.model(), surroundings, &residency);
         if let Some(mut sampling) = self.sampling.take() {
             sampling.report(&mut self.follower, &mut report)?;
         }
+        for (tgid, residency) in residency {
+            self.follower.learn(Fact::Resident { tgid, residency: Box::new(residency) });
+        }
+        if let Some(stacks) = &report.stacks {
+            self.follower.learn(Fact::Stacks(stacks.clone()));
+        }
+        self.recorded = self.follower.finish_record(&end).context("cannot write the trace")?;
         Ok(report)
     }
 }
@@ -279,16 +293,6 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn begin_trace(
-    file: File,
-    start_ns: u64,
-    evidence: Evidence,
-) -> Result<TraceWriter<BufWriter<File>>> {
-    let Host { kernel, arch, page_size, .. } = host()?;
-    let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
-    TraceWriter::create(BufWriter::new(file), &header).context("cannot keep the records")
 }
 
 /// Returns a process's RSS in bytes, about (`/proc/PID/statm`).

@@ -5,9 +5,11 @@
 
 pub mod build;
 pub mod change;
+pub mod fact;
 pub mod findings;
 mod life;
 pub mod machine;
+pub mod names;
 pub mod process;
 pub mod region_map;
 pub mod report;
@@ -15,17 +17,17 @@ pub mod space;
 
 use std::collections::{HashMap, VecDeque};
 
-use memtrace_common::{Call, Event, Ledger, Path, PathCounters, Region, Syscall};
+use memtrace_common::{Call, Event, Path, PathCounters, Region, Syscall};
 
 use change::{Change, What};
 use process::Process;
 use region_map::{Backing, Vma};
 use report::Evidence;
-use space::{AddressSpace, Afterlife, RegionKind};
+use space::{AddressSpace, RegionKind};
 
 /// An address space's place in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SpaceId(usize);
+pub struct SpaceId(pub(crate) usize);
 
 /// All that is known. One task owns it.
 #[derive(Debug, Default)]
@@ -121,11 +123,6 @@ impl Model {
         })
     }
 
-    /// Adds a process of which only the `tgid` is known: what it does next is followed.
-    pub fn expect_process(&mut self, tgid: u32) {
-        self.add_process(tgid, 0, Vec::new());
-    }
-
     /// Replaces the region map of an address space by a snapshot, before which so many write
     /// sections had begun.
     pub fn replace_regions(&mut self, mm: u64, regions: &[Region], sections: u64) {
@@ -136,34 +133,9 @@ impl Model {
         self.resyncs += u64::from(again);
     }
 
-    /// Takes in what the kernel counted for an address space.
-    pub fn replace_ledger(&mut self, mm: u64, ledger: Ledger) {
-        if let Some(&SpaceId(at)) = self.by_mm.get(&mm) {
-            self.spaces[at].ledger = ledger;
-        }
-    }
-
-    /// Takes in what became of the frames of an address space.
-    pub fn replace_afterlife(&mut self, mm: u64, afterlife: Afterlife) {
-        if let Some(&SpaceId(at)) = self.by_mm.get(&mm) {
-            self.spaces[at].afterlife = afterlife;
-        }
-    }
-
     /// Returns the address spaces that ended last, whose late frames are still being booked.
     pub fn ended(&self) -> Vec<(u64, SpaceId)> {
         self.ended.iter().copied().collect()
-    }
-
-    /// Takes in what the kernel booked for an address space after its end.
-    pub fn replace_final_ledger(
-        &mut self,
-        SpaceId(at): SpaceId,
-        ledger: Ledger,
-        afterlife: Afterlife,
-    ) {
-        self.spaces[at].ledger = ledger;
-        self.spaces[at].afterlife = afterlife;
     }
 
     /// Marks every living address space as unknown: records were lost.
@@ -213,6 +185,11 @@ impl Model {
     /// Returns a process that has not exited.
     pub fn process_mut(&mut self, tgid: u32) -> Option<&mut Process> {
         self.by_tgid.get(&tgid).map(|&at| &mut self.processes[at])
+    }
+
+    /// Returns the living address space at an `mm_struct`.
+    pub fn space_at(&self, mm: u64) -> Option<SpaceId> {
+        self.by_mm.get(&mm).copied()
     }
 
     /// Returns the address of a living address space's `mm_struct`.

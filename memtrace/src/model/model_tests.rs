@@ -2,17 +2,23 @@
 mod told;
 
 use memtrace_common::{
-    Delays, Exec, Exit, Fault, FileName, Fork, Header, MmEnd, PathCounters, TaskSeed, TeardownRun,
+    Delays, Exec, Exit, Fault, FileName, Fork, Header, Ledger, MmEnd, PathCounters, TaskSeed,
+    TeardownRun,
 };
 
 use super::*;
 use crate::model::{
     build::{Surroundings, report},
+    fact::Fact,
     life::{CLONE_VM, KEPT_REGION_MAPS, WATCHED_ENDS},
     report::{Host, ProcessReport},
-    space::Layout,
+    space::{Afterlife, Layout},
 };
 use region_map::{Backing, PAGE, flag};
+
+fn books(space: SpaceId, ledger: Ledger, afterlife: Afterlife) -> Fact {
+    Fact::Books { space, ledger: Box::new(ledger), afterlife: Box::new(afterlife) }
+}
 
 const MM: u64 = 0xffff_8880_0000_1000;
 const OTHER_MM: u64 = 0xffff_8880_0000_2000;
@@ -154,7 +160,7 @@ fn faults_are_counted_from_the_first_exec_on() {
 #[test]
 fn a_process_that_was_expected_is_not_there_twice() {
     let mut model = Model::default();
-    model.expect_process(1);
+    model.learn(&Fact::Expected { tgid: 1 });
     model.apply(&map(MM, 0..4, 1));
     model.apply(&exec(1, MM, "sh"));
     assert_eq!(model.processes().len(), 1);
@@ -289,7 +295,8 @@ fn the_address_of_an_mm_that_ended_may_be_another_mms() {
     assert_eq!(regions(&model, 1), [(7, 8)]);
     let mut ledger = Ledger::default();
     ledger.in_pages[0] = 5;
-    model.replace_ledger(MM, ledger);
+    let space = model.space_at(MM).expect("it lives");
+    model.learn(&books(space, ledger, Afterlife::default()));
     assert_eq!(model.space(space_of(&model, 1)).ledger, ledger);
     assert_ne!(model.space(space_of(&model, 0)).ledger, ledger);
     // Of two that ended at one address only the later is still in the kernel's table.
@@ -315,7 +322,7 @@ fn frames_that_come_late_are_booked_on_the_address_space_that_ended() {
     let mut delays = Delays { max_ns: 5_000, ..Delays::default() };
     delays.frames[Delays::bucket(5_000)] = 2;
     let afterlife = Afterlife { delays: Some(delays), remanence: None };
-    model.replace_final_ledger(id, ledger, afterlife);
+    model.learn(&books(id, ledger, afterlife));
     assert_eq!(model.reclaimed_bytes(), Some(2 * PAGE));
     let reclaimed = &processes(&model)[0].reclaimed;
     let delay = reclaimed.late_delay.expect("two came late");

@@ -98,6 +98,11 @@ impl<R: BufRead> Records<R> {
         self.ended = true;
     }
 
+    /// Returns where the records come from.
+    pub(super) const fn source(&self) -> &R {
+        &self.source
+    }
+
     /// Returns how many whole records there were.
     pub const fn whole(&self) -> u64 {
         self.whole

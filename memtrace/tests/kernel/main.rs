@@ -15,6 +15,7 @@ mod ledger;
 mod maps;
 mod outside;
 mod paths;
+mod record;
 mod settle;
 mod stacks;
 mod tasks;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         outside::trials(),
         afterlife::trials(),
         stacks::trials(),
+        record::trials(),
         fuzz::trials(),
     ]
     .into_iter()

@@ -14,6 +14,7 @@ use self::teardown::{at_teardown, run};
 use super::*;
 use crate::model::{
     change::path_name,
+    fact::Fact,
     region_map::flag,
     report::{Faults, KeptByReason, PathReport, Reclaimed, Report, ZeroedByKind},
     report::{FreedNotReclaimed, Memory, ResidentByKind},
@@ -156,7 +157,7 @@ fn a_process_whose_map_was_never_seen_has_no_size() {
 #[test]
 fn a_process_that_was_never_seen_to_begin_has_nothing() {
     let mut model = Model::default();
-    model.expect_process(TGID);
+    model.learn(&Fact::Expected { tgid: TGID });
     let process = only(&model);
     assert_eq!(process.memory, Memory::default());
     assert_eq!(process.balance, Balance::default());
@@ -292,7 +293,9 @@ proptest! {
         model.apply(&exec((0, 0)));
         let process = match resident {
             Some(pages) => {
-                model.replace_ledger(MM, second);
+                let space = model.space_at(MM).expect("it lives");
+                let (ledger, afterlife) = (Box::new(second), Box::default());
+                model.learn(&Fact::Books { space, ledger, afterlife });
                 read(&model, residency(0..10, pages, 0, 0))
             }
             None => {

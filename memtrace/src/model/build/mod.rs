@@ -9,6 +9,7 @@ pub mod stacks;
 use std::collections::{BTreeMap, HashMap};
 
 use memtrace_common::{Counter, Ledger, PathCounters, ProbeStats};
+use serde::{Deserialize, Serialize};
 
 use self::{
     allocators::{allocator, free_in_region},
@@ -47,7 +48,8 @@ pub struct Surroundings {
 }
 
 /// What was read of a living process, region by region, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Residency {
     /// By first byte of the region.
     pub regions: HashMap<u64, RegionResidency>,
@@ -66,7 +68,8 @@ pub struct Residency {
 }
 
 /// Frames of memory that a process gave up, and what holds them, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Held {
     /// Huge pages of which other parts are mapped.
     pub by_huge_pages: u64,
@@ -75,7 +78,8 @@ pub struct Held {
 }
 
 /// What was read of one region, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RegionResidency {
     /// First byte after it.
     pub end: u64,

@@ -8,7 +8,9 @@ mod left;
 mod memory;
 mod stacks;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::names::{Name, interned};
 
 pub use self::{
     allocators::{AllocatorReport, ArenaReport, Remains},
@@ -37,7 +39,8 @@ pub struct Report {
 pub const SCHEMA: &str = "memtrace.report/1";
 
 /// The machine.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,
@@ -109,14 +112,15 @@ pub struct Window {
 }
 
 /// One probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
     /// What it watches.
     pub name: String,
     /// The hook that was taken, `None` when none could be.
     pub hook: Option<String>,
     /// `attached`, `skipped` (not asked for) or `unsupported`.
-    pub state: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub state: Name,
 }
 
 /// One process.

@@ -1,10 +1,11 @@
 //! Who allocated and who freed, by sampled call stacks (`--stacks`).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was sampled. Every figure in bytes is an estimate: a sampled allocation stands for those
 /// around it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stacks {
     /// One byte of so many that were allocated was sampled, about.
     pub sample_bytes: u64,
@@ -27,7 +28,8 @@ pub struct Stacks {
 }
 
 /// What the probes add to a call, in nanoseconds, as measured on this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SamplingCost {
     /// To one that allocates.
     pub allocation_ns: u64,
@@ -38,7 +40,8 @@ pub struct SamplingCost {
 }
 
 /// A function of an allocator.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProbedFunction {
     /// Its symbol.
     pub name: String,
@@ -49,7 +52,8 @@ pub struct ProbedFunction {
 }
 
 /// What one process allocated and freed since it was sampled and since its last exec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessStacks {
     /// What users call its PID.
     pub tgid: u32,
@@ -68,7 +72,8 @@ pub struct ProcessStacks {
 }
 
 /// What a call stack allocated.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RetainedBy {
     /// Retained.
     pub bytes: u64,
@@ -79,7 +84,8 @@ pub struct RetainedBy {
 }
 
 /// What a call stack freed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FreedBy {
     /// Freed.
     pub bytes: u64,
@@ -92,7 +98,8 @@ pub struct FreedBy {
 }
 
 /// A frame of a call stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Frame {
     /// Its function, `None` when no symbol is known.
     pub function: Option<String>,

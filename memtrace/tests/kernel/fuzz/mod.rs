@@ -237,16 +237,13 @@ impl Session {
     /// Holds every address space of the family against the kernel. Returns what differs.
     fn look(&mut self) -> Result<String> {
         let history = &mut self.history;
-        self.follower.drain(
-            |_| {},
-            |model, event| {
-                if history.len() == HISTORY {
-                    history.pop_front();
-                }
-                history.push_back(*event);
-                drop(model.apply(event));
-            },
-        );
+        self.follower.drain(|model, event| {
+            if history.len() == HISTORY {
+                history.pop_front();
+            }
+            history.push_back(*event);
+            drop(model.apply(event));
+        });
         if self.evidence() == Evidence::Args {
             // Nothing is followed: what it is held against is what it reads.
             self.follower.settle()?;

@@ -1,25 +1,39 @@
-//! The trace file: a header that tells where it was recorded, then records as the probes wrote them,
-//! then a last one of its own that tells how complete they are. docs/TRACE_FORMAT.md has every byte.
+//! The trace file: a header that tells where it was recorded, then records as the probes wrote them and
+//! facts that were read beside them, then a last record that tells how complete they are.
+//! docs/TRACE_FORMAT.md has every byte.
 //!
 //! Not here: what a record means (`memtrace_common`), how records follow each other (`replay`).
 
+mod blocks;
+mod facts;
+mod writer;
+
 use std::{
-    io::{self, BufReader, Read, Write},
+    fmt,
+    io::{self, BufRead, BufReader, Read},
     mem::offset_of,
 };
 
 use memtrace_common::{Event, Header, Kind, ProbeStats, decode};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use self::writer::TraceWriter;
+use self::{
+    blocks::BlockReader,
+    facts::{BOOKS, Gathered, Piece, REGIONS, TEXT},
+};
 use super::replay::{RecordError, Records};
-use crate::model::{region_map::PAGE, report::Evidence, text};
+use crate::model::{fact::Fact, region_map::PAGE, report::Evidence, text};
 
 /// The first bytes of a trace. The first is no text and no UTF-8, the last shows a transfer that
 /// changed line ends.
 pub const MAGIC: [u8; 8] = *b"\x89memtrc\n";
 
 /// Version of the format: it grows only where an older memtrace would read a file wrongly.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// The last version whose records stand in the file as they are.
+const PLAIN: u16 = 1;
 
 /// What [`RawHeader::byte_order`] holds, as the machine that wrote it keeps numbers.
 const BYTE_ORDER: u32 = 0x0a0b_0c0d;
@@ -41,7 +55,7 @@ struct Prefix {
     byte_order: u32,
 }
 
-/// The header of [`VERSION`]. A longer one begins like this.
+/// The header. A longer one begins like this.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct RawHeader {
@@ -82,6 +96,9 @@ const _: () = {
     assert!(offset_of!(RawHeader, kernel) == 48);
     assert!(size_of::<RawEnd>() == 64);
     assert!(Kind::from_raw(END).is_none());
+    assert!(Kind::from_raw(REGIONS).is_none());
+    assert!(Kind::from_raw(BOOKS).is_none());
+    assert!(Kind::from_raw(TEXT).is_none());
 };
 
 /// Where and when a trace was recorded.
@@ -100,7 +117,7 @@ pub struct TraceHeader {
 }
 
 /// How a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceEnd {
     /// When, `CLOCK_BOOTTIME`.
     pub time_ns: u64,
@@ -139,14 +156,31 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// Reads a trace in bounded memory: 64 KiB and one record.
+/// What a trace holds.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "entries are read one at a time, by value")]
+pub enum Entry {
+    /// A record of the probes.
+    Event(Event),
+    /// What was read beside them.
+    Fact(Fact),
+}
+
+/// Reads a trace in bounded memory: a block and one fact, however long the file is.
 ///
-/// As an iterator it yields events, as [`Records`] does.
+/// As an iterator it yields entries, as [`Records`] does.
 #[derive(Debug)]
 pub struct TraceReader<R> {
     header: TraceHeader,
-    records: Records<BufReader<R>>,
+    records: Records<Source<R>>,
+    gathered: Gathered,
     end: Option<TraceEnd>,
+}
+
+/// Where the records are.
+enum Source<R> {
+    Plain(BufReader<R>),
+    Blocks(Box<BlockReader<BufReader<R>>>),
 }
 
 impl<R: Read> TraceReader<R> {
@@ -190,7 +224,14 @@ impl<R: Read> TraceReader<R> {
         };
         let (arch, kernel, page_size) = (text(&arch), text(&kernel), u64::from(page_size));
         let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
-        Ok(Self { header, records: Records::new(source, u64::from(header_len)), end: None })
+        let at = u64::from(header_len);
+        let source = if version == PLAIN {
+            Source::Plain(source)
+        } else {
+            Source::Blocks(Box::new(BlockReader::new(source, at)?))
+        };
+        let (records, gathered) = (Records::new(source, at), Gathered::default());
+        Ok(Self { header, records, gathered, end: None })
     }
 
     /// Returns where and when it was recorded.
@@ -203,88 +244,95 @@ impl<R: Read> TraceReader<R> {
         self.end
     }
 
-    /// Returns what was read so far: how many records, how many of them not understood, up to which
-    /// byte, and what was left over at a cut.
-    pub const fn records(&self) -> &Records<BufReader<R>> {
-        &self.records
+    /// Returns how many whole records there were, facts and the last one included.
+    pub const fn whole(&self) -> u64 {
+        self.records.whole()
     }
 
-    fn next_event(&mut self) -> Result<Option<Event>, RecordError> {
-        while let Some((header, record)) = self.records.next_record()? {
-            if header.kind == END
-                && let Ok((end, _)) = RawEnd::read_from_prefix(record)
-            {
-                let RawEnd { header: Header { time_ns, .. }, emitted, dropped, untracked, missed } =
-                    end;
-                let operations = emitted.saturating_add(dropped);
-                let stats = ProbeStats { emitted, dropped, untracked, operations };
-                self.end = Some(TraceEnd { time_ns, stats, missed });
-                self.records.stop();
-                break;
-            }
-            match decode(record) {
-                Ok(event) => return Ok(Some(event)),
-                Err(_) => self.records.pass_over(),
+    /// Returns how many of them were not understood.
+    pub const fn skipped(&self) -> u64 {
+        self.records.skipped()
+    }
+
+    /// Returns how many bytes are left over at a cut, 0 without one: of a record, or of a block.
+    pub const fn left_over(&self) -> usize {
+        match (self.records.left_over(), self.records.source()) {
+            (0, Source::Blocks(blocks)) => blocks.left_over(),
+            (left_over, _) => left_over,
+        }
+    }
+
+    fn next_entry(&mut self) -> Result<Option<Entry>, RecordError> {
+        let Self { records, gathered, end, .. } = self;
+        while let Some((header, record)) = records.next_record()? {
+            match header.kind {
+                END if let Ok((raw, _)) = RawEnd::read_from_prefix(record) => {
+                    *end = Some(TraceEnd::from(raw));
+                    records.stop();
+                    break;
+                }
+                REGIONS | BOOKS | TEXT => match gathered.take(header, record) {
+                    Piece::More => {}
+                    Piece::Whole(fact) => return Ok(Some(Entry::Fact(fact))),
+                    Piece::Unknown => records.pass_over(),
+                },
+                _ => match decode(record) {
+                    Ok(event) => return Ok(Some(Entry::Event(event))),
+                    Err(_) => records.pass_over(),
+                },
             }
         }
         Ok(None)
     }
 }
 
+impl From<RawEnd> for TraceEnd {
+    fn from(raw: RawEnd) -> Self {
+        let RawEnd { header: Header { time_ns, .. }, emitted, dropped, untracked, missed } = raw;
+        let operations = emitted.saturating_add(dropped);
+        Self { time_ns, stats: ProbeStats { emitted, dropped, untracked, operations }, missed }
+    }
+}
+
 impl<R: Read> Iterator for TraceReader<R> {
-    type Item = Result<Event, RecordError>;
+    type Item = Result<Entry, RecordError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_event().transpose()
+        self.next_entry().transpose()
     }
 }
 
-/// Writes a trace. Give it a buffered writer: each record is written by itself.
-#[derive(Debug)]
-pub struct TraceWriter<W> {
-    sink: W,
-}
-
-impl<W: Write> TraceWriter<W> {
-    /// Writes the header. Names that are too long are cut.
-    pub fn create(mut sink: W, header: &TraceHeader) -> io::Result<Self> {
-        let &TraceHeader { ref arch, ref kernel, page_size, start_ns, evidence } = header;
-        let page_size = u32::try_from(page_size).map_err(io::Error::other)?;
-        let prefix = Prefix {
-            magic: MAGIC,
-            version: VERSION,
-            header_len: size_of::<RawHeader>() as u16,
-            byte_order: BYTE_ORDER,
-        };
-        let (arch, kernel) = (filled_up(arch), filled_up(kernel));
-        let evidence = evidence as u32 + 1;
-        let raw = RawHeader { prefix, page_size, evidence, start_ns, arch, kernel };
-        sink.write_all(raw.as_bytes())?;
-        Ok(Self { sink })
-    }
-
-    /// Writes a record as the probes gave it.
-    ///
-    /// Errors: [`io::ErrorKind::InvalidInput`] where its length is not what its header says, for
-    /// nothing behind it could be read.
-    pub fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        let len = Header::read_from_prefix(record).ok().map(|(header, _)| header.len);
-        if len.map(usize::from) != Some(record.len()) {
-            let what = "a record whose length is not what it says";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(source) => source.read(into),
+            Self::Blocks(source) => source.read(into),
         }
-        self.sink.write_all(record)
+    }
+}
+
+impl<R: Read> BufRead for Source<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self {
+            Self::Plain(source) => source.fill_buf(),
+            Self::Blocks(source) => source.fill_buf(),
+        }
     }
 
-    /// Writes the last record and everything that waits in the writer.
-    pub fn finish(mut self, end: &TraceEnd) -> io::Result<()> {
-        let &TraceEnd { time_ns, stats: ProbeStats { emitted, dropped, untracked, .. }, missed } =
-            end;
-        let len = size_of::<RawEnd>() as u16;
-        let header = Header { time_ns, kind: END, len, ..Header::default() };
-        let raw = RawEnd { header, emitted, dropped, untracked, missed };
-        self.write(raw.as_bytes())?;
-        self.sink.flush()
+    fn consume(&mut self, len: usize) {
+        match self {
+            Self::Plain(source) => source.consume(len),
+            Self::Blocks(source) => source.consume(len),
+        }
+    }
+}
+
+impl<R> fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            Self::Blocks(_) => "Blocks",
+        })
     }
 }
 
@@ -295,13 +343,5 @@ fn up_to(source: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn filled_up<const N: usize>(name: &str) -> [u8; N] {
-    let mut bytes = [0; N];
-    let len = name.len().min(N);
-    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
-    bytes
-}
-
 #[cfg(test)]
-#[path = "trace_file_tests.rs"]
 mod tests;

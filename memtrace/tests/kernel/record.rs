@@ -1,0 +1,162 @@
+//! `memtrace record` and `replay`: a replay is the report, to the byte.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::{Failed, Trial};
+use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+
+use super::driver::{Started, memtrace, scratch, start, this, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<Trial> = [
+        ("a_command", &["nothing"][..]),
+        ("a_family", &["fork_trim"]),
+        ("frames_that_stay", &["fork_shared"]),
+        ("threads", &["threads"]),
+    ]
+    .into_iter()
+    .map(|(name, workload)| {
+        trial(&format!("record::a_replay_of_{name}_is_its_report"), move || ran(workload))
+    })
+    .collect();
+    trials.extend([
+        trial("record::a_replay_of_running_processes_is_their_report", attached),
+        trial("record::a_kill_costs_a_second_at_most", killed),
+    ]);
+    trials
+}
+
+/// A trace and the report that was made beside it.
+struct Recorded {
+    trace: PathBuf,
+    report: PathBuf,
+}
+
+impl Recorded {
+    /// Runs memtrace with both.
+    fn new(arguments: &[&str], behind: &[&str]) -> Result<Self, Failed> {
+        let (trace, report) = (scratch("trace"), scratch("report.json"));
+        let output = Command::new(memtrace())
+            .args(arguments)
+            .arg("--record")
+            .arg(&trace)
+            .args(["--format", "json", "-o"])
+            .arg(&report)
+            .args(behind)
+            .stdin(Stdio::null())
+            .output()?;
+        let recorded = Self { trace, report };
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{arguments:?}: {}: {said}", output.status).into());
+        }
+        Ok(recorded)
+    }
+
+    /// Fails unless the replay is the report.
+    fn check(&self) -> Result<(), Failed> {
+        let (report, said) = replay(&self.trace)?;
+        let wanted = fs::read_to_string(&self.report)?;
+        if !said.is_empty() {
+            return Err(format!("the replay says {said}").into());
+        }
+        if report != wanted {
+            let differs = wanted.lines().zip(report.lines()).find(|(one, other)| one != other);
+            return Err(format!("the replay differs: {differs:?}").into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.trace);
+        let _ = fs::remove_file(&self.report);
+    }
+}
+
+/// Returns the report of a trace, and what is said beside it.
+fn replay(trace: &Path) -> Result<(String, String), Failed> {
+    let output =
+        Command::new(memtrace()).arg("replay").arg(trace).args(["--format", "json"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        return Err(format!("replay: {}: {said}", output.status).into());
+    }
+    Ok((String::from_utf8(output.stdout)?, said))
+}
+
+fn ran(workload: &[&str]) -> Result<(), Failed> {
+    let this = this();
+    let this = this.to_str().ok_or("a path that is no text")?;
+    let command = [&["--", this, "--workload"], workload].concat();
+    Recorded::new(&["run", "--follow"], &command)?.check()
+}
+
+/// What a process that ran before has, and what its allocator holds, is in the trace too.
+fn attached() -> Result<(), Failed> {
+    let heap = Started::new(&["heap", "scattered"])?;
+    let mut busy = Started::new(&["churn", "1"])?;
+    let pids = [heap.pid().to_string(), busy.pid().to_string()];
+    let recorded = Recorded::new(&["attach", "--duration", "300ms"], &[&pids[0], &pids[1]])?;
+    recorded.check()?;
+    let report: Value = serde_json::from_str(&fs::read_to_string(&recorded.report)?)?;
+    let [heap, busy_one] = [0, 1].map(|at| &report["processes"][at]);
+    if heap["allocators"][0]["name"] != "glibc" || busy_one["mapped"]["calls"] == 0 {
+        return Err(format!("nothing was recorded: {heap} {busy_one}").into());
+    }
+    busy.go()?;
+    busy.expect("stopped")?;
+    busy.hang_up();
+    Ok(())
+}
+
+fn killed() -> Result<(), Failed> {
+    let mut busy = Started::new(&["churn", "1"])?;
+    let trace = scratch("killed.trace");
+    let mut command = Command::new(memtrace());
+    command.args(["record", "-v", "-o"]).arg(&trace).arg(busy.pid().to_string());
+    let mut record = match start(&mut command, "tracing")? {
+        Ok(child) => child,
+        Err((_, said)) => return Err(format!("record failed: {said:?}").into()),
+    };
+    // Until it was written to for three seconds, so that the end is not the beginning.
+    let begun = Instant::now();
+    let mut grown = 0;
+    while begun.elapsed() < Duration::from_secs(3) || fs::metadata(&trace)?.len() == grown {
+        if begun.elapsed() > Duration::from_secs(30) {
+            return Err("nothing is written".into());
+        }
+        grown = fs::metadata(&trace)?.len();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    record.kill()?;
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let now_ns = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
+    record.wait()?;
+    busy.go()?;
+    busy.expect("stopped")?;
+    busy.hang_up();
+
+    let (report, said) = replay(&trace)?;
+    fs::remove_file(&trace)?;
+    let report: Value = serde_json::from_str(&report)?;
+    let window = &report["window"];
+    let end_ns = window["end_ns"].as_u64().ok_or("no end")?;
+    let lost_ms = now_ns.saturating_sub(end_ns) / 1_000_000;
+    // A virtual machine is slow.
+    if lost_ms > 2_000 || window["complete"] != false || !said.contains("is cut") {
+        return Err(format!("{lost_ms} ms are lost: {window} {said}").into());
+    }
+    let process = &report["processes"][0];
+    if process["state"] != "unknown" || process["reclaimed"]["by_path"]["munmap"]["calls"] == 0 {
+        return Err(format!("what was gathered is not kept: {process}").into());
+    }
+    Ok(())
+}
