@@ -15,7 +15,8 @@ use serde_json::Value;
 use tempfile::{NamedTempFile, tempdir};
 
 const TRACE: &[u8] = include_bytes!("data/true.trace");
-/// Bytes of the header of version 1.
+const PYTHON: &[u8] = include_bytes!("data/python.trace");
+/// Bytes of the header.
 const HEADER: usize = 112;
 /// Bytes of the last record.
 const END: usize = 64;
@@ -77,6 +78,26 @@ fn a_whole_trace_is_complete_and_says_where_it_was_recorded() {
     let process = &report["processes"][0];
     assert_eq!((&process["comm"], &process["exit_code"]), (&"true".into(), &0.into()));
     assert_eq!(process["balance"]["unexplained"], 0);
+}
+
+/// The trace of version 2 was written on Linux 6.18, x86-64, by `memtrace attach --record`, of a python3
+/// that had freed 20,000 objects.
+#[test]
+fn a_trace_of_a_running_process_has_what_its_allocators_held() {
+    let (report, stderr) = reported(PYTHON, 0);
+    assert_eq!(stderr, "");
+    let output = replay([file(PYTHON).path()]);
+    insta::assert_snapshot!("python.text", String::from_utf8_lossy(&output.stdout));
+    insta::assert_snapshot!("python.json", serde_json::to_string_pretty(&report).expect("JSON"));
+}
+
+#[test]
+fn a_trace_in_blocks_that_is_cut_gives_the_whole_blocks() {
+    let (report, stderr) = reported(&PYTHON[..PYTHON.len() - 1], 0);
+    let block = PYTHON.len() - 1 - HEADER;
+    let cut = format!("it stops after 0 records, {block} bytes into the next block");
+    assert!(stderr.starts_with(&format!("[WARN ] FILE is cut: {cut}\n")), "{stderr}");
+    assert_eq!(report["window"]["complete"], false);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Replay {
             Ok::<(), RecordError>(())
         });
         if read.is_ok() && trace.end().is_none() {
-            log::warn!("{name} is cut: {}", cut(trace.whole(), trace.left_over()));
+            log::warn!("{name} is cut: {}", cut(&trace));
         }
         let skipped = trace.skipped();
         if skipped > 0 {
@@ -138,10 +138,14 @@ const fn hint(error: &OpenError) -> &'static str {
 }
 
 /// Returns where a trace without an end was cut.
-fn cut(whole: u64, left_over: usize) -> String {
+fn cut<R: io::Read>(trace: &TraceReader<R>) -> String {
+    let (whole, left_over) = (trace.whole(), trace.left_over());
     let records = if whole == 1 { "record" } else { "records" };
     match left_over {
         0 => format!("it stops after {whole} {records} and was not ended"),
+        _ if trace.is_in_blocks() => {
+            format!("it stops after {whole} {records}, {left_over} bytes into the next block")
+        }
         _ => format!("it stops after {whole} {records}, {left_over} bytes into the next"),
     }
 }

@@ -254,6 +254,11 @@ impl<R: Read> TraceReader<R> {
         self.records.skipped()
     }
 
+    /// Tells whether the records stand in blocks, since version 2.
+    pub const fn is_in_blocks(&self) -> bool {
+        matches!(self.records.source(), Source::Blocks(_))
+    }
+
     /// Returns how many bytes are left over at a cut, 0 without one: of a record, or of a block.
     pub const fn left_over(&self) -> usize {
         match (self.records.left_over(), self.records.source()) {
