@@ -171,7 +171,13 @@ impl Follower {
         };
         live.drain(keep, |event| each(model, event));
         let is_quiet = live.received() == before;
-        self.keep(|kept| failed.map_or_else(|| kept.turn(Instant::now().into()), Err));
+        self.keep(|kept, model| {
+            failed.map_or(Ok(()), Err)?;
+            if kept.wants_state() {
+                kept.state(model)?;
+            }
+            kept.turn(Instant::now().into())
+        });
         self.pause = if is_quiet { (self.pause * 2).min(Self::QUIET_TICK) } else { Self::TICK };
         self.next_drain = Instant::now() + self.pause;
     }
@@ -251,18 +257,18 @@ impl Follower {
 
     /// Takes in, and keeps, what was read beside the records.
     pub fn learn(&mut self, fact: Fact) {
-        self.keep(|kept| kept.fact(&fact));
+        self.keep(|kept, _| kept.fact(&fact));
         self.model.learn(&fact);
     }
 
     fn apply(&mut self, event: &Event) {
-        self.keep(|kept| kept.event(event));
+        self.keep(|kept, _| kept.event(event));
         self.model.apply(event);
     }
 
-    fn keep(&mut self, write: impl FnOnce(&mut Kept) -> io::Result<()>) {
+    fn keep(&mut self, write: impl FnOnce(&mut Kept, &Model) -> io::Result<()>) {
         if let Some(kept) = &mut self.kept
-            && let Err(error) = write(kept)
+            && let Err(error) = write(kept, &self.model)
         {
             log::warn!("the trace ends here: cannot write to it: {error}");
             self.kept = None;

@@ -201,7 +201,7 @@ fn read(trace: &[u8]) -> (Vec<Event>, bool) {
     let entries = trace.by_ref().collect::<Result<Vec<_>, _>>().expect("no record is damaged");
     let events = entries.into_iter().filter_map(|entry| match entry {
         Entry::Event(event) => Some(event),
-        Entry::Fact(_) => None,
+        Entry::Fact(_) | Entry::State(_) => None,
     });
     (events.collect(), trace.end().is_none())
 }

@@ -53,7 +53,7 @@ fn read(bytes: &[u8]) -> Option<(usize, bool)> {
         assert!(!failed, "nothing is read behind an error");
         match event {
             Ok(Entry::Event(_)) => events += 1,
-            Ok(Entry::Fact(_)) => {}
+            Ok(Entry::Fact(_) | Entry::State(_)) => {}
             Err(error) => failed = !error.to_string().is_empty(),
         }
     }

@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::anyhow;
@@ -14,7 +15,7 @@ use clap::Args;
 use memtrace_common::ProbeStats;
 
 use super::{
-    Common, Outcome,
+    Common, Outcome, duration,
     failure::Failure,
     output::{Output, Stream},
 };
@@ -37,6 +38,12 @@ pub(super) struct Replay {
     /// The trace.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Reports only what happened after this time in the trace, such as 10s.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    from: Option<Duration>,
+    /// Reports only what happened until this time in the trace.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    to: Option<Duration>,
 }
 
 impl Replay {
@@ -49,49 +56,144 @@ impl Replay {
             let hint = hint(&error);
             Failure::new(Failure::FAILED, anyhow!("cannot replay {name}: {error}"), hint)
         })?;
+        let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let mut model = Model::new(trace.header().evidence);
-        let mut last_ns = trace.header().start_ns;
-        let mut told = Told::default();
-        let read = trace.try_for_each(|entry| {
-            match entry? {
-                Entry::Event(event) => {
-                    last_ns = last_ns.max(event.header().time_ns);
-                    model.apply(&event);
-                }
-                Entry::Fact(fact) => told.take(fact, &mut model),
-            }
-            Ok::<(), RecordError>(())
-        });
-        if read.is_ok() && trace.end().is_none() {
+        let mut read = read(&mut trace, &part);
+        if read.error.is_none() && trace.end().is_none() {
             log::warn!("{name} is cut: {}", cut(&trace));
         }
         let skipped = trace.skipped();
         if skipped > 0 {
             log::warn!("{skipped} records were not understood: a newer memtrace may know them");
         }
-        if model.processes().is_empty() {
+        let is_empty = read.model.processes().is_empty();
+        if is_empty {
             log::warn!("{name} does not tell how any process began");
         }
-        let read_whole = trace.end().is_some() && skipped == 0 && !model.processes().is_empty();
         let end = trace.end().unwrap_or(TraceEnd {
-            time_ns: last_ns,
+            time_ns: read.last_ns,
             stats: ProbeStats { emitted: trace.whole(), ..ProbeStats::default() },
             missed: 0,
         });
-        let surroundings = told.surroundings(trace.header(), end);
-        let mut report = report(&model, surroundings, &told.residency);
-        report.stacks = told.stacks;
-        report.window.complete &= read_whole;
+        let surroundings = read.surroundings(trace.header(), &part, end);
+        let mut report = report(&read.model, surroundings, &read.residency);
+        report.stacks = read.stacks;
+        report.window.complete &= trace.end().is_some() && skipped == 0 && !is_empty;
         output.write(&report)?;
-        match read {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(Failure::new(
+        match read.error {
+            None => Ok(ExitCode::SUCCESS),
+            Some(error) => Err(Failure::new(
                 Failure::FAILED,
                 anyhow!("cannot read all of {name}: {error}"),
                 "the report holds what came before it",
             )),
         }
+    }
+
+    /// Returns the times between which something is reported, given when the trace begins.
+    fn part(&self, start_ns: u64) -> Result<Part, Failure> {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let at = |time: Duration| start_ns.saturating_add(nanoseconds(time));
+        let part = Part { from: self.from.map(at), to: self.to.map(at) };
+        if let (Some(from), Some(to)) = (part.from, part.to)
+            && from >= to
+        {
+            let error = "--from is not before --to".to_owned();
+            return Err(Failure::usage(error, "memtrace replay --from 10s --to 20s FILE"));
+        }
+        Ok(part)
+    }
+}
+
+/// The part of a trace that is reported: after one time and until another.
+struct Part {
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+/// What a trace, or a part of it, tells.
+struct Read {
+    model: Model,
+    residency: HashMap<u32, Residency>,
+    stacks: Option<Stacks>,
+    machine: Option<(Host, Vec<ProbeReport>)>,
+    /// Events in the part.
+    events: u64,
+    last_ns: u64,
+    /// Why it could not be read to its end.
+    error: Option<RecordError>,
+}
+
+/// Reads a trace, or what a part of it needs.
+fn read(trace: &mut TraceReader<File>, part: &Part) -> Read {
+    let mut read = Read {
+        model: Model::new(trace.header().evidence),
+        residency: HashMap::new(),
+        stacks: None,
+        machine: None,
+        events: 0,
+        last_ns: trace.header().start_ns,
+        error: None,
+    };
+    if let Some(from) = part.from {
+        read.error = trace.seek(from).err().map(RecordError::from);
+    }
+    // What was known where the part begins.
+    let mut before = None;
+    for entry in trace.by_ref() {
+        match entry {
+            Ok(Entry::Event(event)) => {
+                let time_ns = event.header().time_ns;
+                if part.to.is_some_and(|to| time_ns > to) {
+                    read.error = trace.seek_end().err();
+                    // Nobody asked then.
+                    (read.residency, read.stacks) = (HashMap::new(), None);
+                    break;
+                }
+                let is_in = part.from.is_none_or(|from| time_ns > from);
+                if is_in && before.is_none() && part.from.is_some() {
+                    before = Some(read.model.begin_window());
+                }
+                read.events += u64::from(is_in);
+                read.last_ns = read.last_ns.max(time_ns);
+                read.model.apply(&event);
+            }
+            Ok(Entry::Fact(fact)) => read.take(fact),
+            Ok(Entry::State(model)) => read.model = *model,
+            Err(error) => read.error = Some(error),
+        }
+    }
+    if part.from.is_some() {
+        let before = before.unwrap_or_else(|| read.model.begin_window());
+        read.model.since(&before);
+    }
+    read
+}
+
+impl Read {
+    fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Resident { tgid, residency } => {
+                self.residency.insert(tgid, *residency);
+            }
+            Fact::Stacks(stacks) => self.stacks = Some(stacks),
+            Fact::Machine { host, probes } => self.machine = Some((host, probes)),
+            others => self.model.learn(&others),
+        }
+    }
+
+    fn surroundings(&mut self, header: &TraceHeader, part: &Part, end: TraceEnd) -> Surroundings {
+        let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
+        let TraceEnd { time_ns: end_ns, mut stats, missed } = end;
+        if part.from.is_some() || part.to.is_some() {
+            stats.emitted = self.events;
+        }
+        // Older traces do not tell which hooks the probes took.
+        let untold = || (Host { kernel, arch, page_size, ..Host::default() }, Vec::new());
+        let (host, probes) = self.machine.take().unwrap_or_else(untold);
+        let (start_ns, end_ns) =
+            (part.from.unwrap_or(start_ns), part.to.map_or(end_ns, |to| to.min(end_ns)));
+        Surroundings { host, start_ns, end_ns, stats, missed, probes }
     }
 }
 
@@ -147,35 +249,5 @@ fn cut<R: io::Read>(trace: &TraceReader<R>) -> String {
             format!("it stops after {whole} {records}, {left_over} bytes into the next block")
         }
         _ => format!("it stops after {whole} {records}, {left_over} bytes into the next"),
-    }
-}
-
-/// What the trace tells for the report alone.
-#[derive(Default)]
-struct Told {
-    residency: HashMap<u32, Residency>,
-    stacks: Option<Stacks>,
-    machine: Option<(Host, Vec<ProbeReport>)>,
-}
-
-impl Told {
-    fn take(&mut self, fact: Fact, model: &mut Model) {
-        match fact {
-            Fact::Resident { tgid, residency } => {
-                self.residency.insert(tgid, *residency);
-            }
-            Fact::Stacks(stacks) => self.stacks = Some(stacks),
-            Fact::Machine { host, probes } => self.machine = Some((host, probes)),
-            others => model.learn(&others),
-        }
-    }
-
-    fn surroundings(&mut self, header: &TraceHeader, end: TraceEnd) -> Surroundings {
-        let TraceHeader { arch, kernel, page_size, start_ns, .. } = header.clone();
-        let TraceEnd { time_ns: end_ns, stats, missed } = end;
-        // Older traces do not tell which hooks the probes took.
-        let untold = || (Host { kernel, arch, page_size, ..Host::default() }, Vec::new());
-        let (host, probes) = self.machine.take().unwrap_or_else(untold);
-        Surroundings { host, start_ns, end_ns, stats, missed, probes }
     }
 }

@@ -14,10 +14,14 @@ pub mod process;
 pub mod region_map;
 pub mod report;
 pub mod space;
+mod window;
+mod wire;
 
 use std::collections::{HashMap, VecDeque};
 
 use memtrace_common::{Call, Event, Path, PathCounters, Region, Syscall};
+
+use serde::{Deserialize, Serialize};
 
 use change::{Change, What};
 use process::Process;
@@ -26,11 +30,11 @@ use report::Evidence;
 use space::{AddressSpace, RegionKind};
 
 /// An address space's place in the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SpaceId(pub(crate) usize);
 
 /// All that is known. One task owns it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Model {
     /// What its figures rest on.
     evidence: Evidence,
@@ -41,6 +45,7 @@ pub struct Model {
     /// Living address spaces by the address of their `mm_struct`.
     by_mm: HashMap<u64, SpaceId>,
     /// Names of mapped files by device, inode, and a number that goes with the name.
+    #[serde(with = "wire::names")]
     names: HashMap<(u32, u64, u16), String>,
     /// Region maps that were read again.
     resyncs: u64,

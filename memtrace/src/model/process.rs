@@ -1,9 +1,11 @@
 //! The traced processes. A process is its `tgid` *and* its start time.
 
+use serde::{Deserialize, Serialize};
+
 use super::SpaceId;
 
 /// A traced process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Process {
     /// What users call its PID.
     pub tgid: u32,
@@ -22,7 +24,7 @@ pub struct Process {
 }
 
 /// Page faults of a process, as the kernel counts them over its whole life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultCounts {
     /// Minor and major faults when tracing began.
     pub before: (u64, u64),

@@ -9,8 +9,10 @@ use std::{
     ops::Range,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// What backs a VMA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backing {
     /// Anonymous memory.
     Anon {
@@ -49,7 +51,7 @@ impl Backing {
 pub const PAGE: u64 = 4096;
 
 /// A virtual memory area.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vma {
     /// Page-aligned byte addresses, never empty.
     pub range: Range<u64>,
@@ -119,7 +121,7 @@ const PROTECTIONS: usize = 256;
 /// The VMAs of one address space.
 ///
 /// Invariant: no two VMAs overlap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegionMap {
     by_start: BTreeMap<u64, Vma>,
     /// Changes of this write section and of earlier ones were seen already.

@@ -103,6 +103,11 @@ impl<R: BufRead> Records<R> {
         &self.source
     }
 
+    /// Returns where the records come from, to go elsewhere.
+    pub(super) const fn source_mut(&mut self) -> &mut R {
+        &mut self.source
+    }
+
     /// Returns how many whole records there were.
     pub const fn whole(&self) -> u64 {
         self.whole

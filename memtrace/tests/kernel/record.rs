@@ -61,7 +61,7 @@ impl Recorded {
 
     /// Fails unless the replay is the report.
     fn check(&self) -> Result<(), Failed> {
-        let (report, said) = replay(&self.trace)?;
+        let (report, said) = replay(&self.trace, &[])?;
         let wanted = fs::read_to_string(&self.report)?;
         if !said.is_empty() {
             return Err(format!("the replay says {said}").into());
@@ -82,9 +82,9 @@ impl Drop for Recorded {
 }
 
 /// Returns the report of a trace, and what is said beside it.
-fn replay(trace: &Path) -> Result<(String, String), Failed> {
-    let output =
-        Command::new(memtrace()).arg("replay").arg(trace).args(["--format", "json"]).output()?;
+fn replay(trace: &Path, part: &[&str]) -> Result<(String, String), Failed> {
+    let mut command = Command::new(memtrace());
+    let output = command.arg("replay").arg(trace).args(["--format", "json"]).args(part).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         return Err(format!("replay: {}: {said}", output.status).into());
@@ -144,8 +144,21 @@ fn killed() -> Result<(), Failed> {
     busy.expect("stopped")?;
     busy.hang_up();
 
-    let (report, said) = replay(&trace)?;
+    let (report, said) = replay(&trace, &[])?;
+    let parts = [&["--to", "1s"][..], &["--from", "1s", "--to", "2s"], &["--from", "2s"]];
+    let parts = parts.map(|part| replay(&trace, part));
     fs::remove_file(&trace)?;
+    let calls = |report: &Value| {
+        report["processes"][0]["reclaimed"]["by_path"]["munmap"]["calls"].as_u64().unwrap_or(0)
+    };
+    let mut sum = 0;
+    for part in parts {
+        let part = calls(&serde_json::from_str(&part?.0)?);
+        if part == 0 {
+            return Err("a part of the trace has no calls".into());
+        }
+        sum += part;
+    }
     let report: Value = serde_json::from_str(&report)?;
     let window = &report["window"];
     let end_ns = window["end_ns"].as_u64().ok_or("no end")?;
@@ -155,6 +168,9 @@ fn killed() -> Result<(), Failed> {
         return Err(format!("{lost_ms} ms are lost: {window} {said}").into());
     }
     let process = &report["processes"][0];
+    if sum != calls(&report) {
+        return Err(format!("{sum} calls in all parts, {} in the whole", calls(&report)).into());
+    }
     if process["state"] != "unknown" || process["reclaimed"]["by_path"]["munmap"]["calls"] == 0 {
         return Err(format!("what was gathered is not kept: {process}").into());
     }

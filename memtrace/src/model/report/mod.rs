@@ -55,7 +55,7 @@ pub struct Host {
 }
 
 /// What the figures rest on. Each level knows what the one before it does, and costs more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// Arguments and results of calls: *requested*. Region maps are read, not followed.

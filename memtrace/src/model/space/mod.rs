@@ -11,10 +11,15 @@ use std::{
 
 use memtrace_common::{Delays, Exec, Ledger, PATHS, Path, Region, Remanence, TaskSeed};
 
-use super::region_map::{Backing, PAGE, RegionMap, Vma, flag};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    region_map::{Backing, PAGE, RegionMap, Vma, flag},
+    wire::{afterlife_from, afterlife_to, ledger_from, ledger_to},
+};
 
 /// One address space.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AddressSpace {
     /// Its regions.
     pub regions: RegionMap,
@@ -31,8 +36,10 @@ pub struct AddressSpace {
     /// The largest size of all regions together, bytes.
     pub peak_bytes: u64,
     /// The kernel's books, as last read.
+    #[serde(serialize_with = "ledger_to", deserialize_with = "ledger_from")]
     pub ledger: Ledger,
     /// What became of its frames, as last read.
+    #[serde(serialize_with = "afterlife_to", deserialize_with = "afterlife_from")]
     pub afterlife: Afterlife,
     /// Anonymous frames that came back at the teardown: where, as linear page indices, and how many.
     pub torn_down: Vec<(Range<u64>, u64)>,
@@ -59,7 +66,7 @@ pub struct Afterlife {
 }
 
 /// Where the kernel put what has no file name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// First byte of the heap.
     pub start_brk: u64,
@@ -86,7 +93,7 @@ impl From<&TaskSeed> for Layout {
 }
 
 /// Calls of one kind and the bytes of their ranges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
     /// Calls that succeeded.
     pub calls: u64,
@@ -121,7 +128,7 @@ impl Requests {
 }
 
 /// What left regions of one kind in system calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftByKind {
     /// Calls that detached pages.
     pub calls: u64,
@@ -132,7 +139,7 @@ pub struct LeftByKind {
 }
 
 /// What a region is to its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RegionKind {
     /// The brk heap.
     Heap,

@@ -1,7 +1,7 @@
 //! Compressed blocks: since version 2 the records of a trace stand in them. Each can be read, or passed
 //! over, by itself.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -30,9 +30,16 @@ pub(super) struct RawBlock {
     first_ns: u64,
     /// Latest time.
     last_ns: u64,
+    /// [`RECORDS`] or [`STATE`].
+    kind: u32,
     /// Zero.
-    reserved: u64,
+    reserved: u32,
 }
+
+/// Records.
+const RECORDS: u32 = 0;
+/// What is known from all records before, for those who begin to read here.
+const STATE: u32 = 1;
 
 const _: () = assert!(size_of::<RawBlock>() == 40);
 
@@ -43,6 +50,7 @@ pub(super) struct BlockWriter<W> {
     block: RawBlock,
     compressor: zstd::bulk::Compressor<'static>,
     written: u64,
+    latest_ns: u64,
 }
 
 impl<W: Write> BlockWriter<W> {
@@ -51,7 +59,8 @@ impl<W: Write> BlockWriter<W> {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
         let bytes = Vec::with_capacity(BLOCK_BYTES);
-        Ok(Self { sink, bytes, block: RawBlock::default(), compressor, written })
+        let (block, latest_ns) = (RawBlock::default(), 0);
+        Ok(Self { sink, bytes, block, compressor, written, latest_ns })
     }
 
     /// Tells whether nothing waits to be written.
@@ -59,9 +68,9 @@ impl<W: Write> BlockWriter<W> {
         self.bytes.is_empty()
     }
 
-    /// Returns when the last record was, 0 before the first of a block.
+    /// Returns the latest time of a record so far.
     pub(super) const fn last_ns(&self) -> u64 {
-        self.block.last_ns
+        self.latest_ns
     }
 
     /// Adds a record.
@@ -73,6 +82,7 @@ impl<W: Write> BlockWriter<W> {
         *first_ns = if *records == 0 { time_ns } else { time_ns.min(*first_ns) };
         *last_ns = time_ns.max(*last_ns);
         *records += 1;
+        self.latest_ns = self.latest_ns.max(time_ns);
         self.bytes.extend_from_slice(record);
         Ok(())
     }
@@ -101,6 +111,19 @@ impl<W: Write> BlockWriter<W> {
         Ok(self.sink)
     }
 
+    /// Writes what waits, and then records that tell what is known by now.
+    pub(super) fn state(&mut self, time_ns: u64, records: &[Vec<u8>]) -> io::Result<()> {
+        self.flush()?;
+        for record in records {
+            if self.bytes.len() + record.len() > BLOCK_BYTES {
+                self.flush()?;
+            }
+            self.push(time_ns, record)?;
+            self.block.kind = STATE;
+        }
+        self.flush()
+    }
+
     /// Returns how many bytes were written.
     pub(super) const fn written(&self) -> u64 {
         self.written
@@ -115,6 +138,8 @@ pub(super) struct BlockReader<R> {
     at: usize,
     /// Offset of the next block in the file.
     offset: u64,
+    /// The next block is a state that is wanted.
+    wants_state: bool,
     left_over: usize,
 }
 
@@ -122,7 +147,8 @@ impl<R: Read> BlockReader<R> {
     /// `source` gives the first block next, which stands at `offset`.
     pub(super) fn new(source: R, offset: u64) -> io::Result<Self> {
         let decompressor = zstd::bulk::Decompressor::new()?;
-        Ok(Self { source, decompressor, bytes: Vec::new(), at: 0, offset, left_over: 0 })
+        let (bytes, wants_state) = (Vec::new(), false);
+        Ok(Self { source, decompressor, bytes, at: 0, offset, wants_state, left_over: 0 })
     }
 
     /// Returns the bytes of a block that was cut, 0 without one.
@@ -132,12 +158,18 @@ impl<R: Read> BlockReader<R> {
 
     /// Reads the next block; at the end, and at a cut, there is nothing in it.
     fn next_block(&mut self) -> io::Result<()> {
+        while self.read_block()? {}
+        Ok(())
+    }
+
+    /// Reads a block; true when it was passed over.
+    fn read_block(&mut self) -> io::Result<bool> {
         (self.at, self.left_over) = (0, 0);
         self.bytes.clear();
         let head = up_to(&mut self.source, size_of::<RawBlock>())?;
         let Ok(block) = RawBlock::read_from_bytes(&head[..]) else {
             self.left_over = head.len();
-            return Ok(());
+            return Ok(false);
         };
         let (compressed, len) = (block.compressed as usize, block.len as usize);
         if block.magic != MAGIC || len > MOST || compressed > zstd::zstd_safe::compress_bound(MOST)
@@ -147,7 +179,12 @@ impl<R: Read> BlockReader<R> {
         let body = up_to(&mut self.source, compressed)?;
         if body.len() < compressed {
             self.left_over = head.len() + body.len();
-            return Ok(());
+            return Ok(false);
+        }
+        self.wants_state &= block.kind == STATE;
+        if block.kind != RECORDS && !self.wants_state {
+            self.offset += (head.len() + body.len()) as u64;
+            return Ok(true);
         }
         self.bytes.resize(len, 0);
         let decompressed = self.decompressor.decompress_to_buffer(&body, &mut self.bytes);
@@ -156,12 +193,62 @@ impl<R: Read> BlockReader<R> {
             return Err(self.damaged());
         }
         self.offset += (head.len() + body.len()) as u64;
-        Ok(())
+        Ok(false)
     }
 
     fn damaged(&self) -> io::Error {
         let what = format!("the block at byte {} is damaged", self.offset);
         io::Error::new(io::ErrorKind::InvalidData, what)
+    }
+}
+
+impl<R: Read + Seek> BlockReader<R> {
+    /// Goes on at the last state of a time that is not later, if there is one: only the heads of blocks
+    /// are read on the way.
+    pub(super) fn seek(&mut self, time_ns: u64) -> io::Result<()> {
+        let begin = self.offset;
+        let (mut offset, mut found, mut was_state) = (begin, None, false);
+        loop {
+            let head = up_to(&mut self.source, size_of::<RawBlock>())?;
+            let Ok(block) = RawBlock::read_from_bytes(&head[..]) else { break };
+            if block.magic != MAGIC || block.kind == RECORDS && block.first_ns > time_ns {
+                break;
+            }
+            let is_state = block.kind == STATE;
+            if is_state && !was_state && block.last_ns <= time_ns {
+                found = Some(offset);
+            }
+            was_state = is_state;
+            offset += head.len() as u64 + u64::from(block.compressed);
+            self.source.seek(SeekFrom::Start(offset))?;
+        }
+        self.offset = found.unwrap_or(begin);
+        self.wants_state = found.is_some();
+        self.source.seek(SeekFrom::Start(self.offset)).map(drop)
+    }
+}
+
+impl<R: Read + Seek> BlockReader<R> {
+    /// Goes on at the last block of records, if there is one further on.
+    pub(super) fn seek_last(&mut self) -> io::Result<()> {
+        let (mut offset, mut last) = (self.offset, None);
+        loop {
+            let head = up_to(&mut self.source, size_of::<RawBlock>())?;
+            let Ok(block) = RawBlock::read_from_bytes(&head[..]) else { break };
+            if block.magic != MAGIC {
+                break;
+            }
+            if block.kind == RECORDS {
+                last = Some(offset);
+            }
+            offset += head.len() as u64 + u64::from(block.compressed);
+            self.source.seek(SeekFrom::Start(offset))?;
+        }
+        if let Some(last) = last {
+            self.at = self.bytes.len();
+            self.offset = last;
+        }
+        self.source.seek(SeekFrom::Start(self.offset)).map(drop)
     }
 }
 

@@ -3,12 +3,13 @@
 use memtrace_common::{Delays, Header, Ledger, Region, Remanence, decode_ledger};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::model::{SpaceId, fact::Fact, space::Afterlife};
+use crate::model::{Model, SpaceId, fact::Fact, space::Afterlife};
 
 /// Kinds of the file's own records, from the highest number down: the probes have none of them.
 pub(super) const REGIONS: u16 = u16::MAX - 1;
 pub(super) const BOOKS: u16 = u16::MAX - 2;
 pub(super) const TEXT: u16 = u16::MAX - 3;
+pub(super) const STATE: u16 = u16::MAX - 4;
 
 /// Bytes of a piece: a record's length has 16 bits.
 const PIECE: usize = 60_000;
@@ -71,6 +72,12 @@ pub(super) fn records(fact: &Fact, time_ns: u64) -> serde_json::Result<Vec<Vec<u
     })
 }
 
+/// Returns the records that say what is known.
+pub(super) fn state(model: &Model, time_ns: u64) -> serde_json::Result<Vec<Vec<u8>>> {
+    let header = Header { time_ns, kind: STATE, ..Header::default() };
+    Ok(pieces(header, 0, &serde_json::to_vec(model)?, PIECE))
+}
+
 fn pieces(header: Header, sections: u64, bytes: &[u8], most: usize) -> Vec<Vec<u8>> {
     let count = bytes.len().div_ceil(most).max(1);
     let piece = |at: usize| {
@@ -97,6 +104,8 @@ pub(super) enum Piece {
     More,
     /// A fact is whole.
     Whole(Fact),
+    /// What was known.
+    State(Box<Model>),
     /// This build cannot read it.
     Unknown,
 }
@@ -117,6 +126,9 @@ impl Gathered {
             return Piece::More;
         }
         let bytes = std::mem::take(&mut self.bytes);
+        if header.kind == STATE {
+            return serde_json::from_slice(&bytes).map_or(Piece::Unknown, Piece::State);
+        }
         let fact = if header.kind == REGIONS {
             let regions = bytes.chunks_exact(size_of::<Region>());
             let regions =

@@ -10,7 +10,7 @@ mod writer;
 
 use std::{
     fmt,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek},
     mem::offset_of,
 };
 
@@ -20,10 +20,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub use self::writer::TraceWriter;
 use self::{
     blocks::BlockReader,
-    facts::{BOOKS, Gathered, Piece, REGIONS, TEXT},
+    facts::{BOOKS, Gathered, Piece, REGIONS, STATE, TEXT},
 };
 use super::replay::{RecordError, Records};
-use crate::model::{fact::Fact, region_map::PAGE, report::Evidence, text};
+use crate::model::{Model, fact::Fact, region_map::PAGE, report::Evidence, text};
 
 /// The first bytes of a trace. The first is no text and no UTF-8, the last shows a transfer that
 /// changed line ends.
@@ -99,6 +99,7 @@ const _: () = {
     assert!(Kind::from_raw(REGIONS).is_none());
     assert!(Kind::from_raw(BOOKS).is_none());
     assert!(Kind::from_raw(TEXT).is_none());
+    assert!(Kind::from_raw(STATE).is_none());
 };
 
 /// Where and when a trace was recorded.
@@ -157,13 +158,15 @@ pub enum OpenError {
 }
 
 /// What a trace holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "entries are read one at a time, by value")]
 pub enum Entry {
     /// A record of the probes.
     Event(Event),
     /// What was read beside them.
     Fact(Fact),
+    /// What is known from everything before, where one began to read later ([`TraceReader::seek`]).
+    State(Box<Model>),
 }
 
 /// Reads a trace in bounded memory: a block and one fact, however long the file is.
@@ -180,13 +183,12 @@ pub struct TraceReader<R> {
 /// Where the records are.
 enum Source<R> {
     Plain(BufReader<R>),
-    Blocks(Box<BlockReader<BufReader<R>>>),
+    Blocks(Box<BlockReader<R>>),
 }
 
 impl<R: Read> TraceReader<R> {
     /// Reads the header.
-    pub fn open(source: R) -> Result<Self, OpenError> {
-        let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
+    pub fn open(mut source: R) -> Result<Self, OpenError> {
         let bytes = up_to(&mut source, size_of::<Prefix>())?;
         let begins = bytes.iter().zip(&MAGIC).all(|(byte, expected)| byte == expected);
         let Prefix { version, header_len, byte_order, .. } =
@@ -226,7 +228,7 @@ impl<R: Read> TraceReader<R> {
         let header = TraceHeader { arch, kernel, page_size, start_ns, evidence };
         let at = u64::from(header_len);
         let source = if version == PLAIN {
-            Source::Plain(source)
+            Source::Plain(BufReader::with_capacity(BUFFER_BYTES, source))
         } else {
             Source::Blocks(Box::new(BlockReader::new(source, at)?))
         };
@@ -276,8 +278,9 @@ impl<R: Read> TraceReader<R> {
                     records.stop();
                     break;
                 }
-                REGIONS | BOOKS | TEXT => match gathered.take(header, record) {
+                REGIONS | BOOKS | TEXT | STATE => match gathered.take(header, record) {
                     Piece::More => {}
+                    Piece::State(model) => return Ok(Some(Entry::State(model))),
                     Piece::Whole(fact) => return Ok(Some(Entry::Fact(fact))),
                     Piece::Unknown => records.pass_over(),
                 },
@@ -288,6 +291,25 @@ impl<R: Read> TraceReader<R> {
             }
         }
         Ok(None)
+    }
+}
+
+impl<R: Read + Seek> TraceReader<R> {
+    /// Goes on where the least is to be read before a time: at the last [`Entry::State`] before it, if the
+    /// trace has one. Call it before anything was read.
+    pub fn seek(&mut self, time_ns: u64) -> io::Result<()> {
+        match self.records.source_mut() {
+            Source::Plain(_) => Ok(()),
+            Source::Blocks(blocks) => blocks.seek(time_ns),
+        }
+    }
+
+    /// Reads how the recording ended, and passes over what comes before.
+    pub fn seek_end(&mut self) -> Result<(), RecordError> {
+        if let Source::Blocks(blocks) = self.records.source_mut() {
+            blocks.seek_last()?;
+        }
+        self.by_ref().try_for_each(|entry| entry.map(drop))
     }
 }
 

@@ -13,14 +13,26 @@ use super::{
     BYTE_ORDER, END, MAGIC, Prefix, RawEnd, RawHeader, TraceEnd, TraceHeader, VERSION,
     blocks::BlockWriter, facts,
 };
-use crate::model::fact::Fact;
+use crate::model::{Model, fact::Fact};
 
 /// Writes a trace, by blocks. What waits in it is written by [`TraceWriter::turn`] within a second.
 pub struct TraceWriter<W> {
     blocks: BlockWriter<W>,
     /// Since when something waits, about.
     waits: Option<Instant>,
+    /// Bytes of records since what is known was written last.
+    since_state: usize,
+    /// Bytes of what was known then.
+    state: usize,
+    /// Where was measured, and by what: goes with what is known.
+    machine: Vec<Vec<u8>>,
 }
+
+/// What is known is written again after so many bytes of records: that is what `--from` reads at most
+/// before the moment that it was asked for …
+const STATE_EVERY: usize = 16 << 20;
+/// … or after so many times its own bytes.
+const STATE_SHARE: usize = 8;
 
 /// What waits longer is written at the next turn; turns are a tenth of a second apart.
 const LONGEST_WAIT: Duration = Duration::from_millis(800);
@@ -42,7 +54,7 @@ impl<W: Write> TraceWriter<W> {
         sink.write_all(raw.as_bytes())?;
         sink.flush()?;
         let blocks = BlockWriter::new(sink, size_of::<RawHeader>() as u64)?;
-        Ok(Self { blocks, waits: None })
+        Ok(Self { blocks, waits: None, since_state: 0, state: 0, machine: Vec::new() })
     }
 
     /// Writes a record as the probes gave it.
@@ -53,6 +65,7 @@ impl<W: Write> TraceWriter<W> {
         let header = Header::read_from_prefix(record).ok().map(|(header, _)| header);
         match header {
             Some(header) if usize::from(header.len) == record.len() => {
+                self.since_state += record.len();
                 self.blocks.push(header.time_ns, record)
             }
             _ => {
@@ -72,10 +85,28 @@ impl<W: Write> TraceWriter<W> {
 
     /// Writes what was read beside the records.
     pub fn fact(&mut self, fact: &Fact) -> io::Result<()> {
-        for record in facts::records(fact, self.blocks.last_ns())? {
-            self.write(&record)?;
+        let records = facts::records(fact, self.blocks.last_ns())?;
+        for record in &records {
+            self.write(record)?;
+        }
+        if matches!(fact, Fact::Machine { .. }) {
+            self.machine = records;
         }
         Ok(())
+    }
+
+    /// Tells whether what is known is to be written.
+    pub const fn wants_state(&self) -> bool {
+        self.since_state >= STATE_EVERY && self.since_state / STATE_SHARE >= self.state
+    }
+
+    /// Writes what is known by now, for those who begin to read here.
+    pub fn state(&mut self, model: &Model) -> io::Result<()> {
+        let time_ns = self.blocks.last_ns();
+        let records = [self.machine.clone(), facts::state(model, time_ns)?].concat();
+        self.state = records.iter().map(Vec::len).sum();
+        self.since_state = 0;
+        self.blocks.state(time_ns, &records)
     }
 
     /// Lets what waits for too long go into the file.
