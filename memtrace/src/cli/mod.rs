@@ -3,6 +3,7 @@
 mod attach;
 mod classes;
 mod core;
+mod diff;
 mod doctor;
 mod failure;
 mod ledger;
@@ -65,6 +66,8 @@ enum Command {
     Record(record::Record),
     /// Reports from a trace that was recorded, without root and on any machine.
     Replay(replay::Replay),
+    /// Says what grew, what fell and what stayed between two reports.
+    Diff(diff::Diff),
     /// Holds what memtrace knows of a process against what the kernel says.
     Verify(verify::Verify),
     /// Says what this kernel offers and which hook each probe takes.
@@ -212,6 +215,7 @@ pub fn main() -> ExitCode {
         Command::Maps(maps) => maps.main(&common),
         Command::Record(record) => record.main(&common),
         Command::Replay(replay) => replay.main(&common),
+        Command::Diff(diff) => diff.main(&common),
         Command::Verify(verify) => verify.main(&common),
         Command::Doctor => doctor::main(&common),
     };

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Common, Failure, Format};
 use crate::{
-    model::{machine::MachineReport, report::Report},
+    model::{diff::Diff, machine::MachineReport, report::Report},
     sink::{
         json,
         text::{self, Style},
@@ -76,6 +76,15 @@ impl Output {
         let text = match self.format {
             Format::Json => json::line(report),
             Format::Text => text::render_machine(report, self.style()) + "\n",
+        };
+        self.write_text(&text)
+    }
+
+    /// Writes what differs between two reports.
+    pub(super) fn write_diff(&mut self, diff: &Diff) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Json => json::render(diff),
+            Format::Text => text::render_diff(diff, self.style()),
         };
         self.write_text(&text)
     }

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod change;
+pub mod diff;
 pub mod fact;
 pub mod findings;
 mod life;

@@ -2,6 +2,7 @@
 //!
 //! Not for programs: the wording changes, docs/OUTPUT.md has the JSON that does not.
 
+mod diff;
 mod layout;
 mod machine;
 mod process;
@@ -14,7 +15,7 @@ use self::layout::Ink;
 use super::{known, printable, size};
 use crate::model::report::{Report, Window};
 
-pub use self::machine::render_machine;
+pub use self::{diff::render_diff, machine::render_machine};
 
 /// How the text is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
