@@ -246,8 +246,8 @@ fn what_is_no_report_is_refused() {
     let another = |schema: &str| whole.replace("memtrace.report/1", schema);
     for (text, why) in [
         (String::new(), "it is empty"),
-        ("not JSON".into(), "it is no JSON report of memtrace"),
-        (" \n[1]".into(), "it is no JSON report of memtrace"),
+        ("not JSON".into(), "it is neither a JSON report of memtrace nor a trace"),
+        (" \n[1]".into(), "it is neither a JSON report of memtrace nor a trace"),
         ("{\"a\":\u{1b}[2J".into(), "it is no JSON report of memtrace"),
         (whole[..whole.len() / 2].to_owned(), "it is no JSON report of memtrace: EOF"),
         (format!("{whole}\n{whole}"), "it is no JSON report of memtrace: trailing"),
@@ -258,12 +258,26 @@ fn what_is_no_report_is_refused() {
         reports.write("b", &text);
         assert_refused(&reports, 1, &[], why);
     }
-    fs::copy(format!("{DATA}/true.trace"), reports.path("b")).expect("there is room");
-    assert_refused(&reports, 1, &[], "it is no JSON report of memtrace");
+    let trace = fs::read(format!("{DATA}/true.trace")).expect("it is there");
+    fs::write(reports.path("b"), &trace[..50]).expect("there is room");
+    assert_refused(&reports, 1, &[], "it is cut in its header, after 50 bytes");
     fs::remove_file(reports.path("b")).expect("it is ours");
     assert_refused(&reports, 1, &[], "No such file");
     fs::create_dir(reports.path("b")).expect("it is ours");
     assert_refused(&reports, 1, &[], "Is a directory");
+}
+
+#[test]
+fn a_trace_is_compared_as_its_report_is() {
+    let reports = Reports::new(|_| ());
+    let trace = format!("{DATA}/python.trace");
+    memtrace(&["replay", &trace, "--format", "json", "-o", &reports.path("a")]).success();
+    fs::copy(&trace, reports.path("b")).expect("there is room");
+    let (diff, code) = reports.json(&[]);
+    assert_eq!(code, 0);
+    reports.write("b", &fs::read_to_string(reports.path("a")).expect("it is there"));
+    assert_eq!(diff["processes"], reports.json(&[]).0["processes"]);
+    assert_eq!(diff["processes"].as_array().map(Vec::len), Some(1), "{diff}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{
         Model,
         build::{Residency, Surroundings, report},
         fact::Fact,
-        report::{Host, ProbeReport, Stacks},
+        report::{Host, ProbeReport, Report, Stacks},
     },
     source::{
         replay::RecordError,
@@ -52,35 +52,12 @@ impl Replay {
         let name = self.file.display();
         let file = open(&self.file)?;
         check_output(&file, common)?;
-        let mut trace = TraceReader::open(file).map_err(|error| {
-            let hint = hint(&error);
-            Failure::new(Failure::FAILED, anyhow!("cannot replay {name}: {error}"), hint)
-        })?;
+        let mut trace = begin(&self.file, file)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let mut read = read(&mut trace, &part);
-        if read.error.is_none() && trace.end().is_none() {
-            log::warn!("{name} is cut: {}", cut(&trace));
-        }
-        let skipped = trace.skipped();
-        if skipped > 0 {
-            log::warn!("{skipped} records were not understood: a newer memtrace may know them");
-        }
-        let is_empty = read.model.processes().is_empty();
-        if is_empty {
-            log::warn!("{name} does not tell how any process began");
-        }
-        let end = trace.end().unwrap_or(TraceEnd {
-            time_ns: read.last_ns,
-            stats: ProbeStats { emitted: trace.whole(), ..ProbeStats::default() },
-            missed: 0,
-        });
-        let surroundings = read.surroundings(trace.header(), &part, end);
-        let mut report = report(&read.model, surroundings, &read.residency);
-        report.stacks = read.stacks;
-        report.window.complete &= trace.end().is_some() && skipped == 0 && !is_empty;
+        let (report, error) = replayed(&self.file, &mut trace, &part);
         output.write(&report)?;
-        match read.error {
+        match error {
             None => Ok(ExitCode::SUCCESS),
             Some(error) => Err(Failure::new(
                 Failure::FAILED,
@@ -103,6 +80,59 @@ impl Replay {
         }
         Ok(part)
     }
+}
+
+/// Returns the report of a whole trace.
+///
+/// Errors: it is none, or cannot be read to its end.
+pub(super) fn whole(path: &Path) -> Result<Report, Failure> {
+    let mut trace = begin(path, open(path)?)?;
+    match replayed(path, &mut trace, &Part { from: None, to: None }) {
+        (report, None) => Ok(report),
+        (_, Some(error)) => {
+            let error = anyhow!("cannot read all of {}: {error}", path.display());
+            Err(Failure::new(Failure::FAILED, error, "copy it again, or record it again"))
+        }
+    }
+}
+
+/// Reads the header.
+fn begin(path: &Path, file: File) -> Result<TraceReader<File>, Failure> {
+    TraceReader::open(file).map_err(|error| {
+        let (name, hint) = (path.display(), hint(&error));
+        Failure::new(Failure::FAILED, anyhow!("cannot replay {name}: {error}"), hint)
+    })
+}
+
+/// Returns the report of a part of a trace, and why it could not be read to its end.
+fn replayed(
+    path: &Path,
+    trace: &mut TraceReader<File>,
+    part: &Part,
+) -> (Report, Option<RecordError>) {
+    let name = path.display();
+    let mut read = read(trace, part);
+    if read.error.is_none() && trace.end().is_none() {
+        log::warn!("{name} is cut: {}", cut(trace));
+    }
+    let skipped = trace.skipped();
+    if skipped > 0 {
+        log::warn!("{skipped} records were not understood: a newer memtrace may know them");
+    }
+    let is_empty = read.model.processes().is_empty();
+    if is_empty {
+        log::warn!("{name} does not tell how any process began");
+    }
+    let end = trace.end().unwrap_or(TraceEnd {
+        time_ns: read.last_ns,
+        stats: ProbeStats { emitted: trace.whole(), ..ProbeStats::default() },
+        missed: 0,
+    });
+    let surroundings = read.surroundings(trace.header(), part, end);
+    let mut report = report(&read.model, surroundings, &read.residency);
+    report.stacks = read.stacks;
+    report.window.complete &= trace.end().is_some() && skipped == 0 && !is_empty;
+    (report, read.error)
 }
 
 /// The part of a trace that is reported: after one time and until another.

@@ -18,15 +18,18 @@ use super::{
     Common, Outcome,
     failure::Failure,
     output::{Output, Stream},
+    replay,
 };
 use crate::{
     model::diff::{Kept, Limit, Named, NotAReport, Verdict, diff},
-    sink::size,
+    sink::{json, size},
+    source::trace_file::MAGIC,
 };
 
 /// Says what grew, what fell and what stayed between two reports.
 ///
-/// A and B are reports of `run`, `attach`, `report` or `replay`, written with `--format json`.
+/// A and B are reports of `run`, `attach`, `report` or `replay`, written with `--format json`, or traces
+/// of `record`.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// Exits with 1 when this grew by more than SIZE, such as 512K, 10M or 0: resident memory, or
@@ -106,10 +109,18 @@ fn load(path: &Path) -> Result<Kept, Failure> {
     let mut file = BufReader::new(File::open(path).map_err(unread)?);
     // Whatever it is, it may be large: only what begins as an object does is read.
     let head = file.fill_buf().map_err(unread)?;
+    if head.starts_with(&MAGIC) {
+        let report = json::render(&replay::whole(path)?);
+        return Kept::decode(report.as_bytes())
+            .map_err(|error| refused(error.to_string(), hint(&error)));
+    }
     match head.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}
         None if head.is_empty() => return Err(refused("it is empty".to_owned(), HOW_TO_KEEP)),
-        _ => return Err(refused("it is no JSON report of memtrace".to_owned(), HOW_TO_KEEP)),
+        _ => {
+            let why = "it is neither a JSON report of memtrace nor a trace".to_owned();
+            return Err(refused(why, HOW_TO_KEEP));
+        }
     }
     let mut json = Vec::new();
     file.read_to_end(&mut json).map_err(unread)?;
