@@ -195,6 +195,46 @@ fn remanence_needs_frames() {
 }
 
 #[test]
+fn call_stacks_are_written_only_where_they_are_sampled() {
+    for format in ["folded", "flamegraph"] {
+        let usage = |args: &[&str]| {
+            let mut command = memtrace(args);
+            command.args(["--format", format]);
+            refused(command, 2)
+        };
+        let start = format!("--format {format} shows call stacks, which ");
+        let not_sampled = start.clone() + "this command does not sample";
+        for args in
+            [&["maps", "1"][..], &["report", "1"], &["doctor"], &["replay", "x"], &["ledger"]]
+        {
+            assert_eq!(usage(args), not_sampled);
+        }
+        for args in [["attach", "1"], ["run", "true"]] {
+            assert_eq!(
+                refused(
+                    {
+                        let mut command = memtrace([args[0], "--format", format]);
+                        command.arg(args[1]);
+                        command
+                    },
+                    2
+                ),
+                start.clone() + "are sampled with --stacks only"
+            );
+        }
+        let events =
+            refused(memtrace(["run", "--stacks", "--events", "--format", format, "--", "true"]), 2);
+        assert!(events.starts_with("--events writes lines"), "{events}");
+        let exited = refused(
+            memtrace(["run", "--stacks", "--flame=freed-resident", "--format", format, "true"]),
+            2,
+        );
+        assert!(exited.starts_with("what is resident is not known"), "{exited}");
+    }
+    assert!(misused(["run", "--flame", "freed", "--", "true"]).contains("required"));
+}
+
+#[test]
 fn an_empty_command_is_refused() {
     assert_eq!(refused(memtrace(["run", "--", ""]), 2), "the command is empty");
 }

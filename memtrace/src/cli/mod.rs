@@ -6,6 +6,7 @@ mod core;
 mod diff;
 mod doctor;
 mod failure;
+mod flame;
 mod ledger;
 mod look;
 mod machine;
@@ -95,6 +96,10 @@ enum Format {
     Text,
     /// For programs: docs/OUTPUT.md.
     Json,
+    /// Call stacks, a line each, for flame graphs: of `run` and `attach --stacks`.
+    Folded,
+    /// A flame graph, as SVG for a browser: of `run` and `attach --stacks`.
+    Flamegraph,
 }
 
 /// Options of the commands that trace.
@@ -152,7 +157,10 @@ impl Tracing {
     /// Writes the report, or says what was recorded.
     fn tell(&self, tracer: &Tracer, report: &Report, output: &mut Output) -> Result<(), Failure> {
         if !self.no_report {
-            return output.write(report);
+            return match flame::render(output.format(), self.stacks.flame, report)? {
+                Some(flame) => output.write_text(&flame),
+                None => output.write(report),
+            };
         }
         if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {
             let (path, records) = (path.display(), report.window.emitted);
@@ -207,7 +215,7 @@ pub fn main() -> ExitCode {
         .filter_module("aya_obj", log::LevelFilter::Warn)
         .format_target(false)
         .init();
-    let result = match command {
+    let result = flame::check(&command, &common).and_then(|()| match command {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),
         Command::Ledger(ledger) => ledger.main(&common),
@@ -218,7 +226,7 @@ pub fn main() -> ExitCode {
         Command::Diff(diff) => diff.main(&common),
         Command::Verify(verify) => verify.main(&common),
         Command::Doctor => doctor::main(&common),
-    };
+    });
     result.unwrap_or_else(|failure| failure.print())
 }
 

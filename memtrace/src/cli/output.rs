@@ -54,7 +54,9 @@ impl Output {
     pub(super) fn write(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(report),
-            Format::Text => text::render(report, self.style()),
+            Format::Text | Format::Folded | Format::Flamegraph => {
+                text::render(report, self.style())
+            }
         };
         self.write_text(&text)
     }
@@ -63,7 +65,7 @@ impl Output {
     pub(super) fn write_again(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::line(report),
-            Format::Text => {
+            Format::Text | Format::Folded | Format::Flamegraph => {
                 let clear = if self.style().color { "\x1b[H\x1b[2J" } else { "" };
                 format!("{clear}{}\n", text::render(report, self.style()))
             }
@@ -75,7 +77,9 @@ impl Output {
     pub(super) fn write_machine(&mut self, report: &MachineReport) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::line(report),
-            Format::Text => text::render_machine(report, self.style()) + "\n",
+            Format::Text | Format::Folded | Format::Flamegraph => {
+                text::render_machine(report, self.style()) + "\n"
+            }
         };
         self.write_text(&text)
     }
@@ -84,7 +88,9 @@ impl Output {
     pub(super) fn write_diff(&mut self, diff: &Diff) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(diff),
-            Format::Text => text::render_diff(diff, self.style()),
+            Format::Text | Format::Folded | Format::Flamegraph => {
+                text::render_diff(diff, self.style())
+            }
         };
         self.write_text(&text)
     }
@@ -93,7 +99,9 @@ impl Output {
     pub(super) fn write_maps(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(report),
-            Format::Text => text::render_maps(report, self.style()),
+            Format::Text | Format::Folded | Format::Flamegraph => {
+                text::render_maps(report, self.style())
+            }
         };
         self.write_text(&text)
     }

@@ -17,6 +17,7 @@ use memtrace_common::ProbeStats;
 use super::{
     Common, Outcome, duration,
     failure::Failure,
+    flame,
     output::{Output, Stream},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         fact::Fact,
         report::{Host, ProbeReport, Report, Stacks},
     },
+    sink::folded::Measure,
     source::{
         replay::RecordError,
         trace_file::{Entry, OpenError, TraceEnd, TraceHeader, TraceReader},
@@ -44,6 +46,9 @@ pub(super) struct Replay {
     /// Reports only what happened until this time in the trace.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     to: Option<Duration>,
+    /// What `--format folded` and `--format flamegraph` show, in bytes by call stack.
+    #[arg(long, value_enum, default_value_t = Measure::Retained)]
+    flame: Measure,
 }
 
 impl Replay {
@@ -56,7 +61,10 @@ impl Replay {
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
         let (report, error) = replayed(&self.file, &mut trace, &part);
-        output.write(&report)?;
+        match flame::render(output.format(), self.flame, &report)? {
+            Some(flame) => output.write_text(&flame)?,
+            None => output.write(&report)?,
+        }
         match error {
             None => Ok(ExitCode::SUCCESS),
             Some(error) => Err(Failure::new(

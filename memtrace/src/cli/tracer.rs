@@ -307,7 +307,9 @@ const LINES_BYTES: usize = 1 << 16;
 fn push_line(lines: &mut String, change: &Change, format: Format, start_ns: u64) {
     match format {
         Format::Json => lines.push_str(&json::event_line(change)),
-        Format::Text => lines.push_str(&events::line(change, start_ns)),
+        Format::Text | Format::Folded | Format::Flamegraph => {
+            lines.push_str(&events::line(change, start_ns));
+        }
     }
     if !lines.ends_with('\n') {
         lines.push('\n');

@@ -3,6 +3,7 @@
 //! Not here: measuring anything, or printing. Every `render` returns a `String`.
 
 pub mod events;
+pub mod flamegraph;
 pub mod folded;
 pub mod json;
 pub mod text;

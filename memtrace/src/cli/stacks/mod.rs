@@ -21,7 +21,10 @@ use crate::{
         report::{ProbedFunction, Report, SamplingCost},
     },
     probe::{attach::Probes, look::Gone},
-    sink::{folded, printable, size},
+    sink::{
+        folded::{self, Measure},
+        printable, size,
+    },
     source::{
         allocator_functions::{self, Provider},
         code::Code,
@@ -43,6 +46,9 @@ pub(super) struct StackOptions {
         requires = "stacks"
     )]
     sample_bytes: u32,
+    /// What `--format folded` and `--format flamegraph` show, in bytes by call stack.
+    #[arg(long, value_enum, default_value_t = Measure::Retained, requires = "stacks")]
+    pub(super) flame: Measure,
     /// Writes all call stacks to FILE.
     #[arg(long, value_name = "FILE", requires = "stacks")]
     stacks_file: Option<PathBuf>,
@@ -62,6 +68,11 @@ impl StackOptions {
     /// Returns how often is sampled, if at all.
     pub(super) fn period(&self) -> Option<u32> {
         self.stacks.then_some(self.sample_bytes)
+    }
+
+    /// Tells whether what is asked for is known of running processes alone.
+    pub(super) fn needs_running(&self) -> bool {
+        self.flame == Measure::FreedResident
     }
 
     /// Writes the call stacks to the file that was named.
