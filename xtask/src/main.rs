@@ -9,6 +9,7 @@ mod docs;
 mod fuzz;
 mod fuzz_maps;
 mod libtest;
+mod man;
 mod test;
 mod vm;
 mod workspace;
@@ -38,6 +39,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Do random memory operations and hold memtrace's region maps against the kernel's
     FuzzMaps(fuzz_maps::Options),
+    /// Write the man pages to target/man
+    Man,
     /// Run the kernel tests on Debian's kernels in QEMU
     Vm(vm::Options),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&workspace, &options),
         Command::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Command::FuzzMaps(options) => fuzz_maps::fuzz(&workspace, &options),
+        Command::Man => man::write(&workspace),
         Command::Vm(options) => vm::run(&workspace, &options),
     };
     match done {

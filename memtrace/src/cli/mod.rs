@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod failure;
 mod flame;
+mod generate;
 mod ledger;
 mod look;
 mod machine;
@@ -73,6 +74,11 @@ enum Command {
     Verify(verify::Verify),
     /// Says what this kernel offers and which hook each probe takes.
     Doctor,
+    /// Writes the completions of a shell.
+    Completions(generate::Completions),
+    /// Writes the man pages.
+    #[command(hide = true)]
+    Man(generate::Man),
 }
 
 /// Options of every command.
@@ -226,6 +232,8 @@ pub fn main() -> ExitCode {
         Command::Diff(diff) => diff.main(&common),
         Command::Verify(verify) => verify.main(&common),
         Command::Doctor => doctor::main(&common),
+        Command::Completions(completions) => completions.main(&common),
+        Command::Man(man) => man.main(&common),
     });
     result.unwrap_or_else(|failure| failure.print())
 }
