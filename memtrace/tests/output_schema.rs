@@ -371,6 +371,7 @@ fn known() -> Report {
                 live: Some(4096),
                 free_resident: Some(0),
                 lazy_free: Some(0),
+                swapped: Some(0),
                 cold: Some(0),
             }],
         }],

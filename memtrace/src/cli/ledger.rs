@@ -90,21 +90,7 @@ struct Counter {
 
 impl Counter {
     fn begin(ledger: &Ledger) -> Result<Self, Failure> {
-        let options = Options {
-            evidence: ledger.evidence.map(Evidence::from),
-            machine: true,
-            buffer_bytes: 4096,
-            ..Options::default()
-        };
-        let probes = Probes::attach(options)?;
-        if probes.evidence() == Evidence::Args {
-            return Err(Failure::new(
-                Failure::FAILED,
-                anyhow::anyhow!("this kernel counts no pages by process"),
-                "it needs Linux 6.1; `memtrace doctor` says what is missing",
-            ));
-        }
-        trim();
+        let probes = count_machine(ledger.evidence)?;
         let start_ns = now_ns()?;
         let first = probes.machine()?;
         log::info!("counting");
@@ -153,4 +139,24 @@ impl Counter {
         (self.before, self.interval_ns) = (reading, end_ns);
         Ok(report)
     }
+}
+
+/// Has the kernel count every process of the machine.
+pub(super) fn count_machine(evidence: Option<Level>) -> Result<Probes, Failure> {
+    let options = Options {
+        evidence: evidence.map(Evidence::from),
+        machine: true,
+        buffer_bytes: 4096,
+        ..Options::default()
+    };
+    let probes = Probes::attach(options)?;
+    if probes.evidence() == Evidence::Args {
+        return Err(Failure::new(
+            Failure::FAILED,
+            anyhow::anyhow!("this kernel counts no pages by process"),
+            "it needs Linux 6.1; `memtrace doctor` says what is missing",
+        ));
+    }
+    trim();
+    Ok(probes)
 }

@@ -6,6 +6,7 @@ pub mod events;
 pub mod flamegraph;
 pub mod folded;
 pub mod json;
+pub mod strip;
 pub mod text;
 pub mod verify;
 

@@ -271,6 +271,7 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 live: resident.map(|resident| given_up.fold(resident, u64::saturating_sub)),
                 free_resident,
                 lazy_free,
+                swapped: measured.map(|known| known.swapped),
                 cold: known.and_then(|known| known.cold),
             }
         })

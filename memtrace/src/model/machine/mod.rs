@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use memtrace_common::{Ledger, Owner, PATHS, Sum};
 use serde::Serialize;
 
-pub use self::rows::machine_report;
+pub use self::rows::{machine_report, process_rows};
 use super::report::{Evidence, Host};
 
 /// What the kernel's books say at one moment.

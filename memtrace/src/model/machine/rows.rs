@@ -88,10 +88,7 @@ pub fn machine_report(
 ) -> MachineReport {
     let MachineSurroundings { host, window, top, cgroups } = surroundings;
     let view = View { reading, before, evidence: window.evidence, top };
-    let comm = |owner: &Owner| Some(text(&owner.comm)).filter(|comm| !comm.is_empty());
     let cgroup = |owner: &Owner| cgroups.get(&owner.cgroup).cloned();
-    // What ended has no number any more.
-    let processes = view.rows(|owner, ended| (!ended && owner.tgid != 0).then_some(owner.tgid));
     let programs = view.rows(|owner, _| Some(owner.comm));
     let by_cgroup = view.rows(|owner, _| Some(owner.cgroup));
     let all = view.rows(|_, _| Some(()));
@@ -100,14 +97,9 @@ pub fn machine_report(
         host,
         window,
         all: all.into_iter().next().map(|(_, row)| row).unwrap_or_default(),
-        processes: processes
-            .into_iter()
-            .map(|(owner, row)| Row {
-                tgid: Some(owner.tgid),
-                comm: comm(&owner),
-                cgroup: cgroup(&owner),
-                ..row
-            })
+        processes: view
+            .processes()
+            .map(|(owner, row)| Row { cgroup: cgroup(&owner), ..row })
             .collect(),
         programs: programs
             .into_iter()
@@ -120,6 +112,12 @@ pub fn machine_report(
     }
 }
 
+/// Makes the rows of all processes that live, without their cgroups.
+pub fn process_rows(reading: &Reading, before: &Reading, evidence: Evidence) -> Vec<Row> {
+    let view = View { reading, before, evidence, top: usize::MAX };
+    view.processes().map(|(_, row)| row).collect()
+}
+
 /// Two readings, and how rows are made of them.
 struct View<'a> {
     reading: &'a Reading,
@@ -129,6 +127,14 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// Returns the rows of processes.
+    fn processes(&self) -> impl Iterator<Item = (Owner, Row)> {
+        // What ended has no number any more.
+        let rows = self.rows(|owner, ended| (!ended && owner.tgid != 0).then_some(owner.tgid));
+        rows.into_iter()
+            .map(|(owner, row)| (owner, Row { tgid: Some(owner.tgid), comm: comm(&owner), ..row }))
+    }
+
     /// Returns the rows by a key, those that freed most lately first, then those that ever did.
     fn rows<K: Hash + Eq>(&self, key: impl Fn(&Owner, bool) -> Option<K>) -> Vec<(Owner, Row)> {
         let mut before = sums(self.before, &key);
@@ -188,6 +194,10 @@ impl View<'_> {
             by_path,
         }
     }
+}
+
+fn comm(owner: &Owner) -> Option<String> {
+    Some(text(&owner.comm)).filter(|comm| !comm.is_empty())
 }
 
 const fn bytes(pages: u64) -> u64 {

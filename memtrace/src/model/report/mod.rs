@@ -229,6 +229,9 @@ pub struct RegionReport {
     pub free_resident: Option<u64>,
     /// `MADV_FREE`d and not yet taken.
     pub lazy_free: Option<u64>,
+    /// In swap.
+    #[serde(skip)]
+    pub swapped: Option<u64>,
     /// Resident and not touched in the window; `None` when nobody asked.
     pub cold: Option<u64>,
 }

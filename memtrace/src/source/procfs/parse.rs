@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::region_map::{flag, protection};
+use crate::model::region_map::{PAGE, flag, protection};
 
 /// `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.3).
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -18,8 +18,12 @@ pub struct Stat {
     pub state: char,
     /// Minor and major faults in its life.
     pub faults: (u64, u64),
+    /// CPU time of its threads, in steps of 10 ms.
+    pub cpu_ns: u64,
     /// When it started, `CLOCK_BOOTTIME`, in steps of 10 ms.
     pub start_ns: u64,
+    /// Resident bytes, to a few pages a CPU; `None` where the text ends before.
+    pub resident: Option<u64>,
     /// It belongs to the kernel and has no address space.
     pub is_kernel_thread: bool,
 }
@@ -38,12 +42,15 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = after.split_ascii_whitespace().collect();
     // The first field behind the name is number 3 of the manual.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let time = |ticks: u64| ticks.saturating_mul(1_000_000_000 / USER_HZ);
     Some(Stat {
         comm,
         state: fields.first()?.chars().next()?,
         is_kernel_thread: number(9)? & PF_KTHREAD != 0,
         faults: (number(10)?, number(12)?),
-        start_ns: number(22)?.saturating_mul(1_000_000_000 / USER_HZ),
+        cpu_ns: time(number(14)?.saturating_add(number(15)?)),
+        start_ns: time(number(22)?),
+        resident: number(24).map(|pages| pages.saturating_mul(PAGE)),
     })
 }
 
@@ -168,7 +175,8 @@ mod tests {
         assert_eq!(stat.comm, "a) R (b");
         assert_eq!(stat.state, 'S');
         assert_eq!(stat.faults, (117, 3));
-        assert_eq!(stat.start_ns, 2_500_000_000);
+        assert_eq!((stat.cpu_ns, stat.start_ns), (30_000_000, 2_500_000_000));
+        assert_eq!(stat.resident, Some(2 * PAGE));
         assert!(!stat.is_kernel_thread && !stat.is_dead());
     }
 

@@ -5,6 +5,7 @@ use crate::{
     model::report::{ProcessReport, RegionReport},
     sink::{
         known, printable, size,
+        strip::{self, PARTS},
         text::{
             Style,
             layout::{
@@ -20,13 +21,9 @@ use crate::{
 const REGIONS: usize = 12;
 /// Characters of a strip.
 const STRIP: u64 = 10;
-/// What a strip is made of: live, free in an allocator, lazily free, and without a frame.
-const GLYPHS: [(char, &str, Option<Ink>); 4] = [
-    ('█', "live", None),
-    ('▓', "free", Some(Ink::Yellow)),
-    ('▒', "lazy free", Some(Ink::Red)),
-    ('·', "reserved", Some(Ink::Dim)),
-];
+/// How each of [`PARTS`] stands out.
+const INKS: [Option<Ink>; PARTS.len()] =
+    [None, Some(Ink::Yellow), Some(Ink::Red), Some(Ink::Dim), Some(Ink::Dim)];
 
 /// Adds the largest regions of a process to `out`.
 pub(super) fn regions(out: &mut String, process: &ProcessReport, style: Style) {
@@ -110,8 +107,9 @@ pub(in crate::sink::text) fn region_table(
     }
     style.table(out, &lines);
     if has_strip {
-        let legend: Vec<String> =
-            GLYPHS.iter().map(|(glyph, what, _)| format!("{glyph} {what}")).collect();
+        let is_swapped = listed.iter().any(|region| region.swapped.is_some_and(|b| b > 0));
+        let parts = PARTS.iter().filter(|(_, what)| *what != "swapped" || is_swapped);
+        let legend: Vec<String> = parts.map(|(glyph, what)| format!("{glyph} {what}")).collect();
         out.push_str(&style.paint(Ink::Dim, &format!("    {}", legend.join("  "))));
         out.push('\n');
     }
@@ -119,31 +117,25 @@ pub(in crate::sink::text) fn region_table(
 
 /// Returns what a region is made of, as a strip.
 fn strip(region: &RegionReport) -> String {
-    let parts = [region.live, region.free_resident, region.lazy_free].map(|part| part.unwrap_or(0));
-    let mut strip = String::new();
-    let (mut sum, mut drawn) = (0_u64, 0);
-    for ((glyph, ..), part) in GLYPHS.iter().zip(parts) {
-        sum = sum.saturating_add(part);
-        // Rounded in sum, so that the whole is as long as it should be.
-        let end = u128::from(sum) * u128::from(STRIP) * 2 / u128::from(region.mapped.max(1));
-        let end = (end as u64).div_ceil(2).min(STRIP);
-        // What is there is seen.
-        let end = if part > 0 { end.max((drawn + 1).min(STRIP)) } else { end.max(drawn) };
-        strip.extend(std::iter::repeat_n(*glyph, (end - drawn) as usize));
-        drawn = end;
-    }
-    strip.extend(std::iter::repeat_n(GLYPHS[3].0, (STRIP - drawn) as usize));
-    strip
+    let lengths = strip::lengths(parts(region), region.mapped, STRIP);
+    (0..).zip(lengths).map(|(part, length)| strip::run(part, length)).collect()
+}
+
+/// Returns the bytes of a region that its strip shows.
+pub(in crate::sink) fn parts(region: &RegionReport) -> [u64; 4] {
+    [region.live, region.free_resident, region.lazy_free, region.swapped]
+        .map(|part| part.unwrap_or(0))
 }
 
 /// Returns a strip in its colours.
 fn painted(strip: &str, style: Style) -> String {
-    GLYPHS
+    PARTS
         .iter()
-        .map(|(glyph, _, ink)| {
+        .zip(INKS)
+        .map(|((glyph, _), ink)| {
             let part: String = strip.chars().filter(|c| c == glyph).collect();
             match ink {
-                Some(ink) if !part.is_empty() => style.paint(*ink, &part),
+                Some(ink) if !part.is_empty() => style.paint(ink, &part),
                 _ => part,
             }
         })

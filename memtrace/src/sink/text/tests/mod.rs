@@ -128,6 +128,7 @@ fn region(start: u64, mapped: u64, kind: &'static str, name: Option<&str>) -> Re
         live: None,
         free_resident: None,
         lazy_free: None,
+        swapped: None,
         cold: None,
     }
 }
