@@ -66,6 +66,14 @@ fn attach_needs_a_process_that_exists() {
 }
 
 #[test]
+fn top_needs_a_terminal() {
+    let sentence = refused(memtrace(["top"]), 2);
+    assert_eq!(sentence, "top needs a terminal to show something on and to read keys from");
+    let sentence = refused(memtrace(["top", "--format", "json"]), 2);
+    assert_eq!(sentence, "top is a view on a terminal: it writes no report");
+}
+
+#[test]
 fn pid_0_is_not_a_process() {
     let sentence = refused(memtrace(["attach", "0"]), 2);
     assert_eq!(sentence, "PID 0 is the kernel's idle task, not a process");

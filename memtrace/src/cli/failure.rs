@@ -44,6 +44,11 @@ impl Failure {
         Self::new(Self::FAILED, Vanished(what).into(), hint)
     }
 
+    /// Returns the sentence.
+    pub(super) fn sentence(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
     /// Tells whether it is only that a process is not there any more.
     pub(super) fn is_gone(&self) -> bool {
         self.error.is::<NoProcess>() || self.error.is::<Vanished>()

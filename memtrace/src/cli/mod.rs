@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod stacks;
 mod status;
+mod top;
 mod tracer;
 mod verify;
 
@@ -62,6 +63,8 @@ enum Command {
     /// Says of running processes, or of a core file, how much of their memory is live, and how much is
     /// free but still held.
     Report(report::Report),
+    /// Shows live which processes hold memory that they freed, and what they give back.
+    Top(top::Top),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
     /// Writes a trace of a command, or of running processes, to a file.
@@ -226,6 +229,7 @@ pub fn main() -> ExitCode {
         Command::Attach(attach) => attach.main(&common),
         Command::Ledger(ledger) => ledger.main(&common),
         Command::Report(report) => report.main(&common),
+        Command::Top(top) => top.main(&common),
         Command::Maps(maps) => maps.main(&common),
         Command::Record(record) => record.main(&common),
         Command::Replay(replay) => replay.main(&common),

@@ -15,6 +15,7 @@ pub mod process;
 pub mod region_map;
 pub mod report;
 pub mod space;
+pub mod top;
 mod window;
 mod wire;
 

@@ -8,6 +8,7 @@ pub mod folded;
 pub mod json;
 pub mod strip;
 pub mod text;
+pub mod tui;
 pub mod verify;
 
 use nix::sys::signal::Signal;

@@ -4,6 +4,7 @@
 //! Not here: whether the figures are right. That is `tests/kernel`.
 
 mod program;
+mod top;
 
 use std::{
     env,
@@ -34,6 +35,13 @@ fn main() -> ExitCode {
     // Loading probes is work for the kernel: more at a time only makes each slower.
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = vec![
+        anywhere("top::keys_do_what_they_say", || top::in_terminal(top::keys_do_what_they_say)),
+        anywhere("top::a_signal_gives_the_terminal_back", || {
+            top::in_terminal(top::a_signal_gives_the_terminal_back)
+        }),
+        anywhere("top::it_goes_to_the_background_and_comes_back", || {
+            top::in_terminal(top::it_goes_to_the_background_and_comes_back)
+        }),
         anywhere("a_kernel_thread_has_no_address_space", a_kernel_thread_has_no_address_space),
         traced(
             "the_commands_stdin_and_stdout_are_its_own",

@@ -82,7 +82,7 @@ pub(super) fn columns(head: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<Strin
 }
 
 /// Returns the last part of `text` that fits `width`, marked with `…` where something was cut.
-pub(super) fn end_of(text: &str, width: usize) -> String {
+pub(in crate::sink) fn end_of(text: &str, width: usize) -> String {
     let len = text.chars().count();
     if len <= width {
         return text.to_owned();
@@ -90,7 +90,9 @@ pub(super) fn end_of(text: &str, width: usize) -> String {
     iter::once('…').chain(text.chars().skip(len - width.saturating_sub(1))).collect()
 }
 
-fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
+/// Returns `text` in lines of at most `width` characters, 0 for no limit; every line but the first is
+/// indented by `indent`.
+pub(in crate::sink) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     let mut lines = vec![];
     let mut line = String::new();
     for (index, word) in words(text).into_iter().enumerate() {

@@ -41,7 +41,7 @@ pub fn render_machine(report: &MachineReport, style: Style) -> String {
     let what = if window.evidence == Evidence::Frames { "freed" } else { "zapped" };
     let interval = seconds(window.end_ns.saturating_sub(window.interval_ns));
     let lately = format!("{what} in {interval}");
-    paths(&mut out, &report.all, style);
+    left_by(&mut out, &report.all, style);
     let process: First = |row| format!("{} {}", known_number(row.tgid), name(row));
     let program: First = name;
     let cgroup: First =
@@ -72,7 +72,8 @@ fn sentence(report: &MachineReport) -> String {
     format!("{traced}: {figures}; {spaces}; evidence {}", window.evidence.name())
 }
 
-fn paths(out: &mut String, all: &Row, style: Style) {
+/// Adds what left, by path, to `out`.
+pub(in crate::sink) fn left_by(out: &mut String, all: &Row, style: Style) {
     if all.by_path.is_empty() {
         return;
     }

@@ -16,6 +16,12 @@ use super::{known, printable, size};
 use crate::model::report::{Report, Window};
 
 pub use self::{diff::render_diff, machine::render_machine};
+/// What other views for people show in the same words.
+pub(super) use self::{
+    layout::{end_of, wrap},
+    machine::left_by,
+    process::{allocators, memory, notes, parts, sentence},
+};
 
 /// How the text is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

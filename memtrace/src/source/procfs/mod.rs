@@ -2,6 +2,7 @@
 
 pub mod pagemap;
 mod parse;
+mod table;
 
 use std::{collections::HashMap, fs, io};
 
@@ -12,6 +13,7 @@ use crate::model::{
     region_map::{PAGE, flag},
 };
 pub use parse::{Mapping, Stat, parse_smaps, parse_stat};
+pub use table::Table;
 
 /// A process in `/proc`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::{
 const ARENAS: usize = 8;
 
 /// Adds what the allocators of a process hold to `out`.
-pub(super) fn allocators(out: &mut String, process: &ProcessReport, style: Style) {
+pub(in crate::sink) fn allocators(out: &mut String, process: &ProcessReport, style: Style) {
     let allocators = &process.allocators;
     if allocators.is_empty() {
         return;

@@ -6,7 +6,12 @@ mod sentence;
 
 use memtrace_common::Path;
 
-use self::sentence::{notes, path, sentence};
+use self::sentence::path;
+pub(in crate::sink) use self::{
+    allocators::allocators,
+    regions::parts,
+    sentence::{notes, sentence},
+};
 pub(super) use self::{
     regions::region_table,
     sentence::{given_back, label},
@@ -53,13 +58,14 @@ pub(super) fn render(
     if traced != Some(Evidence::Args) || process.memory.mapped.is_some() {
         memory(out, process, style);
     }
-    allocators::allocators(out, process, style);
+    allocators(out, process, style);
     paths(out, process, style);
     sums(out, process, traced, style);
     regions::regions(out, process, style);
 }
 
-fn memory(out: &mut String, process: &ProcessReport, style: Style) {
+/// Adds what a process holds to `out`.
+pub(in crate::sink) fn memory(out: &mut String, process: &ProcessReport, style: Style) {
     let Memory {
         mapped,
         resident,

@@ -26,7 +26,7 @@ pub(super) fn path(process: &ProcessReport, path: Path) -> Option<&PathReport> {
 }
 
 /// Returns the answer: what went back, and what is left.
-pub(super) fn sentence(process: &ProcessReport, traced: Option<Evidence>) -> String {
+pub(in crate::sink) fn sentence(process: &ProcessReport, traced: Option<Evidence>) -> String {
     let evidence = traced.unwrap_or_default();
     let who = format!("{} (pid {})", printable(&process.comm), process.tgid);
     match process.state {
@@ -161,7 +161,7 @@ fn held_in_core(process: &ProcessReport) -> String {
 }
 
 /// Returns what a reader has to know to take the sentence right.
-pub(super) fn notes(process: &ProcessReport) -> Vec<String> {
+pub(in crate::sink) fn notes(process: &ProcessReport) -> Vec<String> {
     let mut notes = vec![];
     let kept = total(process.reclaimed.by_path.values().filter_map(|path| path.kept_elsewhere));
     if kept > 0 {

@@ -1,0 +1,202 @@
+//! Gathers what the live view shows, on a thread that owns the model. Snapshots go out, wishes come in;
+//! only the newest of each counts, and nobody waits for anybody.
+
+use std::{future, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context as _, Error, Result};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::workers::{self, Walker};
+use crate::{
+    cli::{machine::now_ns, runtime},
+    model::{
+        machine::{Reading, process_rows},
+        top::{Budget, Counting, Id, Look, Processes, Snapshot, Wish},
+    },
+    probe::attach::Probes,
+    source::procfs::Table,
+};
+
+/// The other end of the thread.
+pub(super) struct Gatherer {
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) wishes: watch::Sender<Wish>,
+    /// Why nothing is gathered any more.
+    pub(super) ended: oneshot::Receiver<Error>,
+}
+
+impl Gatherer {
+    /// Starts to gather; of all processes where no PID is named.
+    pub(super) fn start(pids: Vec<u32>, every: Duration, counts: bool) -> Result<Self> {
+        let (publish, snapshots) = watch::channel(Arc::default());
+        let (wishes, wished) = watch::channel(Wish::default());
+        let (end, ended) = oneshot::channel();
+        let attached = if counts { Some(workers::attach()?) } else { None };
+        let mut state = State {
+            table: Table::new(pids),
+            processes: Processes::default(),
+            walker: Walker::start()?,
+            walking: None,
+            budget: Budget::default(),
+            books: None,
+            wish: Wish::default(),
+            interval_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
+            read_ns: now_ns()?,
+            publish,
+        };
+        if !counts {
+            state.processes.count_nothing("--no-probes was asked for".to_owned());
+        }
+        let work = move || {
+            let gathered =
+                runtime().and_then(|r| r.block_on(state.gather(every, wished, attached)));
+            if let Err(error) = gathered {
+                // Whoever shows has ended already otherwise.
+                let _ = end.send(error);
+            }
+        };
+        let thread = thread::Builder::new().name("gather".to_owned());
+        thread.spawn(work).context("cannot start a thread")?;
+        Ok(Self { snapshots, wishes, ended })
+    }
+}
+
+struct State {
+    table: Table,
+    processes: Processes,
+    walker: Walker,
+    /// What is being walked.
+    walking: Option<Id>,
+    budget: Budget,
+    books: Option<Books>,
+    wish: Wish,
+    interval_ns: u64,
+    read_ns: u64,
+    publish: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What the kernel counts.
+struct Books {
+    probes: Probes,
+    before: Reading,
+    before_ns: u64,
+}
+
+impl State {
+    /// Gathers until nobody looks any more.
+    async fn gather(
+        mut self,
+        every: Duration,
+        mut wished: watch::Receiver<Wish>,
+        mut attached: Option<oneshot::Receiver<Result<Probes, String>>>,
+    ) -> Result<()> {
+        let mut tick = interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => if !self.wish.paused {
+                    self.read()?;
+                    self.walk_next(false)?;
+                    self.show()?;
+                },
+                changed = wished.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let before = std::mem::replace(&mut self.wish, *wished.borrow_and_update());
+                    self.walk_next(before.asked != self.wish.asked)?;
+                }
+                found = self.walker.found.recv() => {
+                    let look = found.context("the thread that walks ended")?;
+                    self.walked(look)?;
+                }
+                probes = ready(&mut attached) => {
+                    attached = None;
+                    self.count(probes)?;
+                }
+            }
+        }
+    }
+
+    /// Reads every process, and what the kernel counted of it.
+    fn read(&mut self) -> Result<()> {
+        let now = now_ns()?;
+        let readings = self.table.read().context("cannot list /proc")?;
+        self.processes.read(now, readings);
+        self.budget.earn(now.saturating_sub(self.read_ns));
+        self.read_ns = now;
+        if let Some(Books { probes, before, before_ns }) = &mut self.books {
+            let reading = probes.machine()?;
+            let now = now_ns()?;
+            let evidence = probes.evidence();
+            let rows = process_rows(&reading, before, evidence);
+            let counting = Counting::On { evidence, untracked: reading.untracked };
+            self.processes.count(now.saturating_sub(*before_ns), counting, rows);
+            (*before, *before_ns) = (reading, now);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, probes: Result<Probes, String>) -> Result<()> {
+        match probes {
+            Ok(probes) => {
+                let before = probes.machine()?;
+                self.books = Some(Books { probes, before, before_ns: now_ns()? });
+            }
+            Err(why) => self.processes.count_nothing(why),
+        }
+        Ok(())
+    }
+
+    /// Has the next process walked, if it is time to and none is; `at_once` the one that is meant.
+    fn walk_next(&mut self, at_once: bool) -> Result<()> {
+        if self.walking.is_some() {
+            return Ok(());
+        }
+        let meant = self.wish.opened.or(self.wish.selected).filter(|_| at_once);
+        let next = meant.map_or_else(
+            || Ok::<_, Error>(self.budget.next(self.processes.all(), self.wish, now_ns()?)),
+            |meant| Ok(Some(meant)),
+        )?;
+        self.walking = next.filter(|&id| self.walker.ask(id));
+        Ok(())
+    }
+
+    fn walked(&mut self, look: Option<Look>) -> Result<()> {
+        let walked = self.walking.take();
+        if let Some(look) = look {
+            self.budget.spend(look.cost_ns);
+            self.processes.look(look);
+        }
+        // Others are shown with the next reading.
+        let is_meant = walked.is_some_and(|id| Some(id) == self.wish.opened.or(self.wish.selected));
+        if is_meant && !self.wish.paused {
+            self.show()?;
+        }
+        if self.wish.opened.is_none() {
+            self.walk_next(false)?;
+        }
+        Ok(())
+    }
+
+    fn show(&self) -> Result<()> {
+        let snapshot = self.processes.snapshot(now_ns()?, self.interval_ns);
+        self.publish.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+/// Waits for the probes; for ever where none are attached, or they were before.
+async fn ready(
+    attached: &mut Option<oneshot::Receiver<Result<Probes, String>>>,
+) -> Result<Probes, String> {
+    match attached {
+        Some(attached) => attached
+            .await
+            .unwrap_or_else(|_| Err("the thread that attaches the probes ended".to_owned())),
+        None => future::pending().await,
+    }
+}

@@ -1,0 +1,95 @@
+//! How much of a CPU walks may take, and which process is next.
+
+use std::cmp::Reverse;
+
+use super::{Id, Process, Wish};
+
+/// Part of a CPU for walks that nobody asked for, in thousandths.
+const SHARE: i64 = 4;
+/// CPU time for the first walks: what is large is known soon.
+const FIRST_NS: i64 = 300_000_000;
+/// CPU time that may be saved up.
+const MOST_NS: i64 = 50_000_000;
+/// A walk of the process that is looked at is followed by so many times its own time without one.
+const REST: u64 = 19;
+/// A process that is pointed at is walked again after so long.
+const STALE_NS: u64 = 10_000_000_000;
+/// What has done nothing since it was walked is walked again after so long.
+const OLD_NS: u64 = 300_000_000_000;
+/// What has changed by so much, and by an eighth, goes before what has not.
+const CHANGED: u64 = 4 << 20;
+const CHANGED_PART: u64 = 8;
+
+/// CPU time that walks may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    credit_ns: i64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { credit_ns: FIRST_NS }
+    }
+}
+
+impl Budget {
+    /// Adds the share of a time that has passed.
+    pub fn earn(&mut self, passed_ns: u64) {
+        let passed = i64::try_from(passed_ns).unwrap_or(i64::MAX);
+        let earned = self.credit_ns.saturating_add(passed / 1000 * SHARE);
+        // What is left of the first time is no savings.
+        self.credit_ns = earned.min(self.credit_ns.max(MOST_NS));
+    }
+
+    /// Takes what a walk took.
+    pub fn spend(&mut self, cost_ns: u64) {
+        let cost = i64::try_from(cost_ns).unwrap_or(i64::MAX);
+        self.credit_ns = self.credit_ns.saturating_sub(cost);
+    }
+
+    /// Returns the process to walk now, if any.
+    pub fn next(&self, processes: &[Process], wish: Wish, now_ns: u64) -> Option<Id> {
+        if wish.paused {
+            return None;
+        }
+        let find =
+            |id: Option<Id>| id.and_then(|id| processes.iter().find(|process| process.id == id));
+        if let Some(opened) = find(wish.opened) {
+            let rested = opened.looked.as_ref().is_none_or(|looked| {
+                let rest = looked.cost_ns.saturating_mul(REST);
+                now_ns.saturating_sub(looked.at_ns) >= rest
+            });
+            return rested.then_some(opened.id);
+        }
+        if self.credit_ns <= 0 {
+            return None;
+        }
+        let is_stale = |process: &&Process| {
+            let looked = process.looked.as_ref();
+            may_have_changed(process, now_ns)
+                && looked.is_none_or(|looked| now_ns.saturating_sub(looked.at_ns) >= STALE_NS)
+        };
+        if let Some(selected) = find(wish.selected).filter(is_stale) {
+            return Some(selected.id);
+        }
+        let next = processes.iter().filter(|process| may_have_changed(process, now_ns));
+        Some(next.max_by_key(|process| urgency(process))?.id)
+    }
+}
+
+/// Tells whether a walk may find something new.
+fn may_have_changed(process: &Process, now_ns: u64) -> bool {
+    process.looked.as_ref().is_none_or(|looked| {
+        looked.done != process.done || now_ns.saturating_sub(looked.at_ns) >= OLD_NS
+    })
+}
+
+/// What goes first: the largest that is not known, then what changed most, then what was walked
+/// longest ago.
+fn urgency(process: &Process) -> (bool, u64, Reverse<u64>) {
+    let resident = process.done.resident;
+    let Some(looked) = &process.looked else { return (true, resident, Reverse(0)) };
+    let changed = looked.done.resident.abs_diff(resident);
+    let is_worth_it = changed >= CHANGED && changed >= resident / CHANGED_PART;
+    (false, if is_worth_it { changed } else { 0 }, Reverse(looked.at_ns))
+}

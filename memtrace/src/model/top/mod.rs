@@ -1,0 +1,165 @@
+//! What the live view knows: every process with its rates, and what walks of heaps found. Pure:
+//! readings in, snapshots out.
+//!
+//! Not here: reading anything, or how it is shown.
+
+mod budget;
+mod processes;
+
+use std::sync::Arc;
+
+use super::{
+    machine::Row,
+    report::{Evidence, ProcessReport},
+};
+
+pub use self::{
+    budget::Budget,
+    processes::{Look, Processes},
+};
+
+/// A process: a PID may be given out again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    /// What users call its PID.
+    pub tgid: u32,
+    /// When it started.
+    pub start_ns: u64,
+}
+
+/// What is read of every process each time, since it costs little.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The process.
+    pub id: Id,
+    /// Its name.
+    pub comm: String,
+    /// Resident bytes, to a few pages a CPU.
+    pub resident: Option<u64>,
+    /// CPU time in its life.
+    pub cpu_ns: u64,
+    /// Minor and major faults in its life.
+    pub faults: u64,
+}
+
+/// A process as it is shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Which one.
+    pub id: Id,
+    /// Its name.
+    pub comm: String,
+    /// Resident bytes, to a few pages a CPU.
+    pub resident: Option<u64>,
+    /// Page faults a second since the reading before; `None` at the first.
+    pub faults_per_s: Option<u64>,
+    /// Bytes a second that the kernel got back since the reading before (or, where frames are not
+    /// counted, that left the process); `None` when it is not counted.
+    pub reclaimed_per_s: Option<u64>,
+    /// What changes when it does anything.
+    pub done: Done,
+    /// What left it since counting began.
+    pub left: Option<Arc<Row>>,
+    /// What the last walk found, `None` before the first.
+    pub looked: Option<Looked>,
+}
+
+impl Process {
+    /// Returns the report of the last walk.
+    pub fn report(&self) -> Option<&ProcessReport> {
+        self.looked.as_ref()?.report.as_deref()
+    }
+
+    /// Returns what it gave up and still has.
+    pub fn freed_not_reclaimed(&self) -> Option<u64> {
+        self.report()?.memory.freed_not_reclaimed.total
+    }
+}
+
+/// What a process did in its life. As long as it is the same, a walk finds nothing new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// CPU time.
+    pub cpu_ns: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Resident bytes, which the kernel may change too.
+    pub resident: u64,
+}
+
+/// What a walk found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Looked {
+    /// When.
+    pub at_ns: u64,
+    /// CPU time that it took.
+    pub cost_ns: u64,
+    /// [`Process::done`] then.
+    pub done: Done,
+    /// What was found; `None` when it could not be looked at.
+    pub report: Option<Arc<ProcessReport>>,
+    /// Why it could not.
+    pub why_not: Option<String>,
+    /// What this walk and those before it found, the oldest first.
+    pub history: Arc<[Point]>,
+}
+
+/// What a process was made of at one moment, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    /// When.
+    pub at_ns: u64,
+    /// Resident and not known to be free.
+    pub live: u64,
+    /// Kept by allocators.
+    pub free: u64,
+    /// `MADV_FREE`d and not yet taken.
+    pub lazy_free: u64,
+}
+
+/// Whether the kernel counts what leaves processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// The probes are being attached.
+    #[default]
+    Starting,
+    /// It does.
+    On {
+        /// What the figures rest on.
+        evidence: Evidence,
+        /// Address spaces that could not be counted since the table was full.
+        untracked: u64,
+    },
+    /// It does not, and why.
+    Off(String),
+}
+
+/// Everything that is known at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// When, `CLOCK_BOOTTIME`.
+    pub time_ns: u64,
+    /// Time between two of them.
+    pub interval_ns: u64,
+    /// All processes, by PID.
+    pub processes: Vec<Process>,
+    /// Whether reclaim is counted.
+    pub counting: Counting,
+}
+
+/// What someone who watches wants to know more of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The process that is looked at closely.
+    pub opened: Option<Id>,
+    /// The process that is pointed at.
+    pub selected: Option<Id>,
+    /// Nothing new is wanted.
+    pub paused: bool,
+    /// Grows with each walk that was asked for at once.
+    pub asked: u64,
+}
+
+#[cfg(test)]
+#[path = "top_tests.rs"]
+mod tests;

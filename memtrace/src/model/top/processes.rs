@@ -1,0 +1,134 @@
+//! Keeps what is known of each process from one reading to the next.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{Counting, Done, Id, Looked, Point, Process, Reading, Snapshot};
+use crate::model::{machine::Row, report::ProcessReport};
+
+/// Points that are kept of a process.
+const MOST_POINTS: usize = 600;
+
+/// What a walk found, or why there was none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// The process.
+    pub id: Id,
+    /// When.
+    pub at_ns: u64,
+    /// CPU time that it took.
+    pub cost_ns: u64,
+    /// What was found, or why nothing.
+    pub result: Result<ProcessReport, String>,
+}
+
+/// All processes.
+#[derive(Debug, Default)]
+pub struct Processes {
+    read_ns: u64,
+    /// By PID.
+    shown: Vec<Process>,
+    kept: HashMap<Id, Kept>,
+    counting: Counting,
+}
+
+/// What is kept of a process and not shown as it is.
+#[derive(Debug, Default)]
+struct Kept {
+    faults: u64,
+    points: VecDeque<Point>,
+}
+
+impl Processes {
+    /// Takes what was read of every process at one moment; those that are not among it are gone.
+    pub fn read(&mut self, time_ns: u64, readings: Vec<Reading>) {
+        let passed_ns = time_ns.saturating_sub(self.read_ns);
+        let mut before: HashMap<Id, Process> =
+            self.shown.drain(..).map(|process| (process.id, process)).collect();
+        let mut kept = std::mem::take(&mut self.kept);
+        for Reading { id, comm, resident, cpu_ns, faults } in readings {
+            let known = kept.remove(&id);
+            let faults_per_s = known
+                .as_ref()
+                .map(|kept| per_second(faults.saturating_sub(kept.faults), passed_ns));
+            let points = known.map(|kept| kept.points).unwrap_or_default();
+            self.kept.insert(id, Kept { faults, points });
+            let done = Done { cpu_ns, faults, resident: resident.unwrap_or(0) };
+            let before = before.remove(&id).unwrap_or_default();
+            self.shown.push(Process { id, comm, resident, faults_per_s, done, ..before });
+        }
+        self.shown.sort_by_key(|process| process.id);
+        self.read_ns = time_ns;
+    }
+
+    /// Takes what the kernel counted since it was asked before.
+    pub fn count(&mut self, passed_ns: u64, counting: Counting, rows: Vec<Row>) {
+        let mut rows: HashMap<Option<u32>, Row> =
+            rows.into_iter().map(|row| (row.tgid, row)).collect();
+        for process in &mut self.shown {
+            process.left = rows.remove(&Some(process.id.tgid)).map(Arc::new);
+            process.reclaimed_per_s = process
+                .left
+                .as_ref()
+                .map(|row| per_second(row.freed_lately.unwrap_or(row.zapped_lately), passed_ns));
+        }
+        self.counting = counting;
+    }
+
+    /// Says that nothing is counted, and why.
+    pub fn count_nothing(&mut self, why: String) {
+        self.counting = Counting::Off(why);
+    }
+
+    /// Takes what a walk found. A process that is gone meanwhile is forgotten already.
+    pub fn look(&mut self, look: Look) {
+        let Look { id, at_ns, cost_ns, result } = look;
+        let (Some(process), Some(Kept { points, .. })) =
+            (self.shown.iter_mut().find(|process| process.id == id), self.kept.get_mut(&id))
+        else {
+            return;
+        };
+        let (report, why_not) = match result {
+            Ok(report) => {
+                points.extend(point(at_ns, &report));
+                points.drain(..points.len().saturating_sub(MOST_POINTS));
+                (Some(Arc::new(report)), None)
+            }
+            Err(why_not) => (None, Some(why_not)),
+        };
+        let history = points.iter().copied().collect();
+        let done = process.done;
+        process.looked = Some(Looked { at_ns, cost_ns, done, report, why_not, history });
+    }
+
+    /// Returns all processes, by PID.
+    pub fn all(&self) -> &[Process] {
+        &self.shown
+    }
+
+    /// Returns what is known now.
+    pub fn snapshot(&self, time_ns: u64, interval_ns: u64) -> Snapshot {
+        Snapshot {
+            time_ns,
+            interval_ns,
+            processes: self.shown.clone(),
+            counting: self.counting.clone(),
+        }
+    }
+}
+
+fn point(at_ns: u64, report: &ProcessReport) -> Option<Point> {
+    let memory = &report.memory;
+    let freed = &memory.freed_not_reclaimed;
+    let [free, lazy_free] = [freed.allocator, freed.lazy_free].map(|bytes| bytes.unwrap_or(0));
+    let live = memory.live.or(memory.resident)?;
+    Some(Point { at_ns, live, free, lazy_free })
+}
+
+/// Returns a rate, rounded up: what happened is not shown as 0.
+fn per_second(count: u64, passed_ns: u64) -> u64 {
+    let rate = u128::from(count) * 1_000_000_000;
+    u64::try_from(rate.div_ceil(u128::from(passed_ns.max(1)))).unwrap_or(u64::MAX)
+}

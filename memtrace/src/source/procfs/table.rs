@@ -1,0 +1,137 @@
+//! Every process, again and again, at little cost: one file of each stays open, and reading it is one
+//! system call (1 µs, 6.18).
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+};
+
+use super::parse_stat;
+use crate::model::top::{Id, Reading};
+
+/// The processes of the machine, or some of them.
+#[derive(Debug)]
+pub struct Table {
+    /// Those that were asked for; empty for all.
+    only: Vec<u32>,
+    /// `/proc/PID/stat` of each. When the process ends, reading fails, whoever has its PID then.
+    files: HashMap<u32, File>,
+    /// PIDs that are threads of the kernel.
+    of_kernel: HashSet<u32>,
+    /// Times that it was read.
+    times: u64,
+    buffer: Vec<u8>,
+}
+
+/// Bytes of `/proc/PID/stat` at most: 52 numbers and a name.
+const STAT_BYTES: usize = 2048;
+/// How often what was a thread of the kernel is looked at again: its PID may be given out anew.
+const FORGET_AFTER: u64 = 64;
+
+impl Table {
+    /// Makes a table of some processes, or of all where none is named.
+    pub fn new(only: Vec<u32>) -> Self {
+        let (files, of_kernel) = (HashMap::new(), HashSet::new());
+        Self { only, files, of_kernel, times: 0, buffer: vec![0; STAT_BYTES] }
+    }
+
+    /// Reads all that live but this one. Those that end meanwhile are left out.
+    ///
+    /// Errors: `/proc` cannot be listed.
+    pub fn read(&mut self) -> io::Result<Vec<Reading>> {
+        if self.times.is_multiple_of(FORGET_AFTER) {
+            self.of_kernel.clear();
+        }
+        self.times += 1;
+        let pids = if self.only.is_empty() { list()? } else { self.only.clone() };
+        let mut before = std::mem::take(&mut self.files);
+        let mut readings = Vec::with_capacity(pids.len());
+        for pid in pids {
+            if pid == std::process::id() || self.of_kernel.contains(&pid) {
+                continue;
+            }
+            // A process may have the PID of one that ended.
+            let known = before.remove(&pid).and_then(|file| self.read_one(pid, file));
+            readings.extend(known.or_else(|| {
+                let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+                self.read_one(pid, file)
+            }));
+        }
+        Ok(readings)
+    }
+
+    /// Reads one process, and keeps its file where it will be read again.
+    fn read_one(&mut self, pid: u32, file: File) -> Option<Reading> {
+        let len = file.read_at(&mut self.buffer, 0).ok()?;
+        let stat = parse_stat(&String::from_utf8_lossy(&self.buffer[..len]))?;
+        if stat.is_kernel_thread {
+            self.of_kernel.insert(pid);
+            return None;
+        }
+        self.files.insert(pid, file);
+        if stat.is_dead() {
+            return None;
+        }
+        Some(Reading {
+            id: Id { tgid: pid, start_ns: stat.start_ns },
+            comm: stat.comm,
+            resident: stat.resident,
+            cpu_ns: stat.cpu_ns,
+            faults: stat.faults.0.saturating_add(stat.faults.1),
+        })
+    }
+}
+
+/// Returns every PID.
+fn list() -> io::Result<Vec<u32>> {
+    let pids = fs::read_dir("/proc")?.flatten();
+    Ok(pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn sleeper() -> io::Result<Child> {
+        Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()
+    }
+
+    #[test]
+    fn a_process_is_read_until_it_ends() -> io::Result<()> {
+        let (mut first, mut second) = (sleeper()?, sleeper()?);
+        let mut table = Table::new(vec![first.id(), second.id()]);
+        for _ in 0..2 {
+            let read = table.read()?;
+            let pids: Vec<u32> = read.iter().map(|reading| reading.id.tgid).collect();
+            assert_eq!(pids, [first.id(), second.id()]);
+            assert!(read.iter().all(|reading| reading.resident.is_some()), "{read:?}");
+            assert!(read.iter().all(|reading| reading.id.start_ns > 0), "{read:?}");
+        }
+        first.kill()?;
+        first.wait()?;
+        let read = table.read()?;
+        second.kill()?;
+        second.wait()?;
+        assert_eq!(read.len(), 1, "{read:?}");
+        assert_eq!(read[0].id.tgid, second.id());
+        assert_eq!(table.read()?, []);
+        Ok(())
+    }
+
+    #[test]
+    fn neither_this_process_nor_a_thread_of_the_kernel_is_among_all() -> io::Result<()> {
+        let mut child = sleeper()?;
+        let read = Table::new(Vec::new()).read()?;
+        child.kill()?;
+        child.wait()?;
+        let has = |pid| read.iter().any(|reading| reading.id.tgid == pid);
+        assert!(has(child.id()));
+        assert!(!has(std::process::id()));
+        assert!(!has(2) || !fs::read_to_string("/proc/2/comm")?.starts_with("kthreadd"));
+        Ok(())
+    }
+}
