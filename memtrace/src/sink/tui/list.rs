@@ -147,7 +147,7 @@ impl Table {
             (8, figure("trimmable", 10, None, |p| known(p.report().and_then(trimmable)))),
             (
                 4,
-                figure("reclaimed/s", 11, Some(Sort::Reclaimed), |process| {
+                figure("reclaimed/s", 12, Some(Sort::Reclaimed), |process| {
                     known(process.reclaimed_per_s)
                 }),
             ),

@@ -71,11 +71,14 @@ fn head(view: &View, page: &Page, columns: usize, paint: Paint) -> Vec<Line<'sta
     }
     let walked = match &process.looked {
         Some(looked) if looked.report.is_none() => "not walked".to_owned(),
-        Some(looked) => format!(
-            "walked {} ago in {}",
-            time(view.snapshot.time_ns.saturating_sub(looked.at_ns)),
-            time(looked.cost_ns)
-        ),
+        Some(looked) => {
+            let age_ns = view.snapshot.time_ns.saturating_sub(looked.at_ns);
+            let when = match age_ns {
+                0..1_000_000_000 => "just now".to_owned(),
+                _ => format!("{} ago", time(age_ns)),
+            };
+            format!("walked {when} in {}", time(looked.cost_ns))
+        }
         None if view.paused => "not walked yet; Space goes on".to_owned(),
         None => "not walked yet".to_owned(),
     };

@@ -20,14 +20,14 @@ fn hostile_names_are_shown_harmlessly() {
     assert_snapshot!(screen(&view, 80, 12), @r#"
     |memtrace  7 processes, RSS 7.0 MiB; freed, not reclaimed 0 B (0 walked)         |
     |                                                                                |
-    |    PID  name                    RSS  made of      ▾freed  reclaimed/s  faults/s|
-    |      1  \u{1b}[2J\u{1b…     1.0 MiB                    –          0 B         0|
-    |      2  a\nb\tc\r           1.0 MiB                    –          0 B         0|
-    |      3  exe\u{202e}gpj      1.0 MiB                    –          0 B         0|
-    |      4  日本語の名前        1.0 MiB                    –          0 B         0|
-    |      5  ��                  1.0 MiB                    –          0 B         0|
-    |      6  z\u{336}\u{200…     1.0 MiB                    –          0 B         0|
-    |      7                      1.0 MiB                    –          0 B         0|
+    |    PID  name                   RSS  made of      ▾freed   reclaimed/s  faults/s|
+    |      1  \u{1b}[2J\u{1…     1.0 MiB                    –           0 B         0|
+    |      2  a\nb\tc\r          1.0 MiB                    –           0 B         0|
+    |      3  exe\u{202e}gpj     1.0 MiB                    –           0 B         0|
+    |      4  日本語の名前       1.0 MiB                    –           0 B         0|
+    |      5  ��                 1.0 MiB                    –           0 B         0|
+    |      6  z\u{336}\u{20…     1.0 MiB                    –           0 B         0|
+    |      7                     1.0 MiB                    –           0 B         0|
     |                                                                                |
     |q quit  ? help  Enter look  / filter  Space pause  1-4 sort  ↑↓ move  w walk now|
     "#);

@@ -13,11 +13,11 @@ fn the_list_fits_80_columns() {
     assert_snapshot!(screen(&machine(), 80, 10), @"
     |memtrace  4 processes, RSS 860.0 MiB; freed, not reclaimed 194.0 MiB (2 walked) |
     |                                                                                |
-    |    PID  name                    RSS  made of      ▾freed  reclaimed/s  faults/s|
-    |   4242  python3           148.0 MiB  █▓▓▓▓▓▓   134.0 MiB    300.0 KiB       120|
-    |     77  gopher            100.0 MiB  ███▓▒▒▒    60.0 MiB          0 B         0|
-    |    300  cc1plus           600.0 MiB                    –          0 B     48211|
-    |      1  init               12.0 MiB                    –          0 B         0|
+    |    PID  name                   RSS  made of      ▾freed   reclaimed/s  faults/s|
+    |   4242  python3          148.0 MiB  █▓▓▓▓▓▓   134.0 MiB     300.0 KiB       120|
+    |     77  gopher           100.0 MiB  ███▓▒▒▒    60.0 MiB           0 B         0|
+    |    300  cc1plus          600.0 MiB                    –           0 B     48211|
+    |      1  init              12.0 MiB                    –           0 B         0|
     |                                                                                |
     |                                                                                |
     |q quit  ? help  Enter look  / filter  Space pause  1-4 sort  ↑↓ move  w walk now|
@@ -29,11 +29,11 @@ fn a_wide_list_tells_more() {
     assert_snapshot!(screen(&machine(), 140, 8), @"
     |memtrace  4 processes, RSS 860.0 MiB; freed, not reclaimed 194.0 MiB (2 walked)                                                             |
     |                                                                                                                                            |
-    |    PID  name                               RSS  made of                     live      ▾freed   lazy free   trimmable  reclaimed/s  faults/s|
-    |   4242  python3                      148.0 MiB  ██▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓    14.0 MiB   134.0 MiB         0 B   130.0 MiB    300.0 KiB       120|
-    |     77  gopher                       100.0 MiB  ████████▓▓▒▒▒▒▒▒▒▒▒▒    40.0 MiB    60.0 MiB    50.0 MiB           –          0 B         0|
-    |    300  cc1plus                      600.0 MiB                                 –           –           –           –          0 B     48211|
-    |      1  init                          12.0 MiB                                 –           –           –           –          0 B         0|
+    |    PID  name                              RSS  made of                     live      ▾freed   lazy free   trimmable   reclaimed/s  faults/s|
+    |   4242  python3                     148.0 MiB  ██▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓    14.0 MiB   134.0 MiB         0 B   130.0 MiB     300.0 KiB       120|
+    |     77  gopher                      100.0 MiB  ████████▓▓▒▒▒▒▒▒▒▒▒▒    40.0 MiB    60.0 MiB    50.0 MiB           –           0 B         0|
+    |    300  cc1plus                     600.0 MiB                                 –           –           –           –           0 B     48211|
+    |      1  init                         12.0 MiB                                 –           –           –           –           0 B         0|
     |q quit  ? help  Enter look  / filter  Space pause  1-4 sort  ↑↓ move  w walk now                                                            |
     ");
 }
@@ -63,7 +63,7 @@ fn a_filter_takes_names_and_the_beginnings_of_pids() {
     assert_snapshot!(screen(&view, 60, 7), @"
     |memtrace  0 of 4 processes, RSS 0 B; freed, not reclaimed 0…|
     |                                                            |
-    |    PID  name                   RSS      ▾freed  reclaimed/s|
+    |    PID  name                  RSS      ▾freed   reclaimed/s|
     |  no process has this in its name, nor a PID that begins wi…|
     |                                                            |
     |                                                            |
@@ -104,8 +104,8 @@ fn what_is_not_counted_is_said() {
     assert_snapshot!(screen(&view, 70, 6), @"
     |memtrace  1 process, RSS 1.0 MiB; freed, not reclaimed 0 B (0 walked) |
     |reclaimed/s is not counted: it needs root                             |
-    |    PID  name                   RSS      ▾freed  reclaimed/s  faults/s|
-    |      5  a                  1.0 MiB           –            –         0|
+    |    PID  name                  RSS      ▾freed   reclaimed/s  faults/s|
+    |      5  a                 1.0 MiB           –             –         0|
     |                                                                      |
     |q quit  ? help  Enter look  / filter  Space pause  1-4 sort  ↑↓ move  |
     ");
