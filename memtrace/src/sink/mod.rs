@@ -10,6 +10,7 @@ pub mod strip;
 pub mod text;
 pub mod tui;
 pub mod verify;
+mod words;
 
 use nix::sys::signal::Signal;
 

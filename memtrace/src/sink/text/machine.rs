@@ -8,7 +8,6 @@ use super::{
         Align::{Left as L, Right as R},
         Ink, columns, end_of,
     },
-    process::label,
 };
 use crate::{
     model::{
@@ -16,7 +15,7 @@ use crate::{
         machine::{Left, MachineReport, Row},
         report::Evidence,
     },
-    sink::{known, known_as, known_number, printable, size},
+    sink::{known, known_as, known_number, printable, size, words::label},
 };
 
 /// What names a row.

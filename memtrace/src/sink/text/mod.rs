@@ -12,15 +12,18 @@ mod summary;
 mod tests;
 
 use self::layout::Ink;
-use super::{known, printable, size};
-use crate::model::report::{Report, Window};
+use super::{
+    known, printable,
+    words::{origin, warnings, was_traced},
+};
+use crate::model::report::Report;
 
 pub use self::{diff::render_diff, machine::render_machine};
 /// What other views for people show in the same words.
 pub(super) use self::{
     layout::{end_of, wrap},
     machine::left_by,
-    process::{allocators, memory, notes, parts, sentence},
+    process::{allocators, memory, parts},
 };
 
 /// How the text is laid out.
@@ -79,81 +82,4 @@ pub fn render_maps(report: &Report, style: Style) -> String {
         process::region_table(&mut out, "region", &process.regions, style);
     }
     out
-}
-
-/// Returns what makes the report less than it should be.
-fn warnings(window: &Window) -> Vec<String> {
-    let mut warnings = vec![];
-    if !window.complete {
-        let records = window.emitted.saturating_add(window.dropped);
-        warnings.push(match window.dropped {
-            0 if window.untracked > 0 => format!(
-                "incomplete: {} address spaces were not followed because the probes' table was full",
-                window.untracked
-            ),
-            0 => "incomplete: part of what happened was not seen, so the figures may be too small"
-                .to_owned(),
-            dropped => format!(
-                "incomplete: {dropped} of {records} records were lost because the ring buffer was \
-                 full, so the figures may be too small; trace again with a larger --buffer"
-            ),
-        });
-    }
-    let unsupported: Vec<String> = window
-        .probes
-        .iter()
-        .filter(|probe| probe.state == "unsupported")
-        .map(|probe| printable(&probe.name))
-        .collect();
-    if !unsupported.is_empty() {
-        warnings.push(format!(
-            "not measured, for this kernel has no hook for it: {} (memtrace doctor says more)",
-            unsupported.join(", ")
-        ));
-    }
-    warnings
-}
-
-/// Returns a sum that stops at the largest number.
-fn total(figures: impl Iterator<Item = u64>) -> u64 {
-    figures.fold(0, u64::saturating_add)
-}
-
-/// Tells a traced window from a single look.
-fn was_traced(window: &Window) -> bool {
-    window.emitted > 0 || window.probes.iter().any(|probe| probe.state == "attached")
-}
-
-/// Returns where and when all this was measured.
-fn origin(report: &Report) -> String {
-    let Window { evidence, start_ns, end_ns, emitted, dropped, missed, resyncs, .. } =
-        report.window;
-    let host = format!(
-        "Linux {} {}, pages of {}",
-        printable(&report.host.kernel),
-        printable(&report.host.arch),
-        size(report.host.page_size)
-    );
-    if report.processes.iter().any(|process| process.of_core) {
-        return format!("from a core file, not traced; read on {host}");
-    }
-    if !was_traced(&report.window) {
-        return format!("one look, not traced; {host}");
-    }
-    let seconds = end_ns.saturating_sub(start_ns) as f64 / 1e9;
-    let lost = if dropped == 0 { "none".to_owned() } else { dropped.to_string() };
-    let again = match resyncs {
-        0 => String::new(),
-        1 => ", 1 region map read again".to_owned(),
-        _ => format!(", {resyncs} region maps read again"),
-    };
-    let skipped = match missed {
-        0 => String::new(),
-        _ => format!(", {missed} probe runs skipped by the kernel"),
-    };
-    let evidence = evidence.name();
-    format!(
-        "traced for {seconds:.3} s, evidence {evidence}; {emitted} records, {lost} \
-         lost{skipped}{again}; {host}"
-    )
 }

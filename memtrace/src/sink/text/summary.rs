@@ -8,12 +8,13 @@ use super::{
         Align::{self, Left, Right},
         columns, end_of,
     },
-    process::given_back,
-    total, was_traced,
 };
 use crate::{
     model::report::{ProcessReport, Report},
-    sink::{known, known_number, printable, size},
+    sink::{
+        known, known_number, printable, size,
+        words::{given_back, total, was_traced},
+    },
 };
 
 /// Processes that are told in full; with more of them a summary comes first.

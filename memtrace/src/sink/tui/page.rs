@@ -18,6 +18,7 @@ use crate::{
     sink::{
         known, printable, size,
         text::{self, Style},
+        words,
     },
 };
 
@@ -56,7 +57,7 @@ fn head(view: &View, page: &Page, columns: usize, paint: Paint) -> Vec<Line<'sta
     let process = &page.process;
     let mut lines = Vec::new();
     let sentence = match process.report() {
-        Some(report) => text::sentence(report, None),
+        Some(report) => words::sentence(report, None),
         None => format!(
             "{} (pid {}): {} are resident now",
             printable(&process.comm),
@@ -170,7 +171,7 @@ fn findings(report: &ProcessReport, columns: usize, paint: Paint) -> Vec<Line<'s
 
 fn allocators(report: &ProcessReport, columns: usize, paint: Paint) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'static>> = Vec::new();
-    for note in text::notes(report) {
+    for note in words::notes(report) {
         lines.extend(wrapped(&format!("  {note}"), columns, 4, paint));
     }
     lines.extend(table(columns, paint, |out, style| text::allocators(out, report, style)));

@@ -9,7 +9,6 @@ use super::{
             Align::{self, Left, Right},
             columns, end_of,
         },
-        process::label,
     },
     by,
     sentence::is_notable,
@@ -19,7 +18,7 @@ use crate::{
         change::path_name,
         diff::{AllocatorDiff, ArenaDiff, Change, Classes, PathDiff, ProcessDiff, RegionDiff},
     },
-    sink::{known, known_number, printable},
+    sink::{known, known_number, printable, words::label},
 };
 
 /// Regions and arenas that are listed.

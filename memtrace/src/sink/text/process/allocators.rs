@@ -8,8 +8,11 @@ use crate::sink::text::{
     },
 };
 use crate::{
-    model::report::{AllocatorReport, ArenaReport, ProcessReport, Remains},
-    sink::{known, known_number, printable, size},
+    model::report::{AllocatorReport, ArenaReport, ProcessReport},
+    sink::{
+        known, known_number, size,
+        words::{allocator_name, stays},
+    },
 };
 
 /// Arenas that are listed one by one.
@@ -39,7 +42,7 @@ pub(in crate::sink) fn allocators(out: &mut String, process: &ProcessReport, sty
                 _ => size(free),
             };
             vec![
-                format!("  {}", name(allocator)),
+                format!("  {}", allocator_name(allocator)),
                 size(allocator.system),
                 size(allocator.in_use),
                 free,
@@ -54,19 +57,11 @@ pub(in crate::sink) fn allocators(out: &mut String, process: &ProcessReport, sty
         details(&mut text, allocator, style);
         // Of one alone it is clear whose details they are.
         if allocators.len() > 1 && !text.is_empty() {
-            out.push_str(&format!("    of {}\n", name(allocator)));
+            out.push_str(&format!("    of {}\n", allocator_name(allocator)));
         }
         out.push_str(&text);
     }
     out.push('\n');
-}
-
-/// Returns what people call an allocator.
-fn name(allocator: &AllocatorReport) -> String {
-    match &allocator.version {
-        Some(version) => format!("{} {}", allocator.name, printable(version)),
-        None => allocator.name.to_owned(),
-    }
 }
 
 fn details(out: &mut String, allocator: &AllocatorReport, style: Style) {
@@ -115,28 +110,6 @@ fn details(out: &mut String, allocator: &AllocatorReport, style: Style) {
     if allocator.arenas.len() > 1 {
         arenas(out, &allocator.arenas, style);
     }
-}
-
-fn stays(remains: Remains) -> String {
-    let Remains { partly_used, other_tops, cached, shared, held, edges } = remains;
-    let mut parts = [
-        (partly_used, "on pages that are partly in use"),
-        (other_tops, "at the top of arenas that a trim does not touch"),
-        (cached, "on pages that only thread caches keep"),
-        (shared, "shared with other processes since a fork"),
-        (held, "on whole pages that it keeps while others beside them are in use"),
-        (edges, "at the edges of free memory"),
-    ];
-    parts.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
-    sizes(&parts)
-}
-
-/// Returns the figures above 0 with what they are of.
-fn sizes(parts: &[(u64, &str)]) -> String {
-    let known = parts.iter().filter(|(bytes, _)| *bytes > 0);
-    let known: Vec<String> =
-        known.map(|(bytes, what)| format!("{} {what}", size(*bytes))).collect();
-    known.join(", ")
 }
 
 fn arenas(out: &mut String, arenas: &[ArenaReport], style: Style) {

@@ -2,34 +2,26 @@
 
 mod allocators;
 mod regions;
-mod sentence;
 
 use memtrace_common::Path;
 
-use self::sentence::path;
-pub(in crate::sink) use self::{
-    allocators::allocators,
-    regions::parts,
-    sentence::{notes, sentence},
-};
-pub(super) use self::{
-    regions::region_table,
-    sentence::{given_back, label},
-};
+pub(super) use self::regions::region_table;
+pub(in crate::sink) use self::{allocators::allocators, regions::parts};
 use super::{
     Style,
     layout::{
         Align::{Left, Right},
         Ink, columns, end_of,
     },
-    total,
 };
 use crate::{
     model::report::{
-        Balance, Evidence, Faults, Finding, LateDelay, MadvFree, Memory, PathReport, ProcessReport,
-        Remanence, Reuse, Swap, ZeroedByKind,
+        Balance, Evidence, Finding, LateDelay, MadvFree, Memory, PathReport, ProcessReport, Swap,
     },
-    sink::{known, known_as, known_number, printable, signed_size, size},
+    sink::{
+        known, known_as, printable, signed_size, size,
+        words::{Figure, faults, label, memory_title, notes, path, reuses, sentence, time, total},
+    },
 };
 
 /// Adds the whole text about one process to `out`.
@@ -81,12 +73,7 @@ pub(in crate::sink) fn memory(out: &mut String, process: &ProcessReport, style: 
             parts.iter().map(|(name, bytes)| format!("{name} {}", known(*bytes))).collect();
         vec![format!("  {label}"), known(bytes), parts.join(", ")]
     };
-    let title = match process.state {
-        _ if process.of_core => "memory in the core file",
-        "exited" => "memory at exit",
-        "running" => "memory now",
-        _ => "memory when last seen",
-    };
+    let title = memory_title(process);
     let mut rows = vec![
         row("mapped", *mapped, &[]),
         row(
@@ -215,59 +202,3 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
         ));
     }
 }
-
-/// Returns the faults, and what they zeroed and copied.
-fn faults(faults: &Faults) -> String {
-    let Faults { minor, major, zeroed, ref zeroed_by_kind, copied } = *faults;
-    let ZeroedByKind { anon, huge, shmem } = *zeroed_by_kind;
-    let mut text = format!("{} minor, {} major", known_number(minor), known_number(major));
-    let kinds = [(anon, "anon"), (huge, "huge"), (shmem, "shmem")];
-    let kinds: Vec<String> = kinds
-        .iter()
-        .filter_map(|&(count, kind)| Some(format!("{} {kind}", count.filter(|&n| n > 0)?)))
-        .collect();
-    if !kinds.is_empty() || zeroed.is_some() {
-        text += &format!("; frames zeroed {}", known_number(zeroed));
-    }
-    if !kinds.is_empty() {
-        text += &format!(" ({})", kinds.join(", "));
-    }
-    if let Some(copied) = copied {
-        text += &format!(", copied {copied}");
-    }
-    text
-}
-
-/// Returns what became of freed frames.
-fn reuses(remanence: &Remanence) -> String {
-    let &Remanence { freed, still_free, zeroed_for_others, ref to_itself, ref to_others } =
-        remanence;
-    let after = |&Reuse { frames, p50_ns, p99_ns, max_ns, .. }: &Reuse| {
-        let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
-        match frames {
-            0 => String::new(),
-            _ => format!(" (half within {half}, 99 % within {most}, the last after {longest})"),
-        }
-    };
-    format!(
-        "of {freed} freed frames it got {} again{}; others got {}{}, {zeroed_for_others} of them \
-         zeroed; {still_free} nobody got yet",
-        to_itself.frames,
-        after(to_itself),
-        to_others.frames,
-        after(to_others),
-    )
-}
-
-/// Returns a time in the largest unit that keeps it at 1 or more.
-fn time(ns: u64) -> String {
-    match ns {
-        0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
-        _ => format!("{:.1} s", ns as f64 / 1e9),
-    }
-}
-
-/// One figure of a row of a table.
-type Figure<T> = fn(&T) -> Option<u64>;

@@ -1,6 +1,5 @@
 //! The regions of a process: figures, and a strip that shows what each is made of.
 
-use super::Figure;
 use crate::{
     model::report::{ProcessReport, RegionReport},
     sink::{
@@ -12,8 +11,8 @@ use crate::{
                 Align::{Left, Right},
                 Ink, columns, end_of,
             },
-            total,
         },
+        words::{Figure, total},
     },
 };
 

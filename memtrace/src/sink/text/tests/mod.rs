@@ -8,7 +8,7 @@ use super::*;
 use crate::model::report::{
     AllocatorReport, ArenaReport, Balance, Evidence, Faults, FreedNotReclaimed, Host, KeptByReason,
     LateDelay, MadvFree, Mapped, Memory, PathReport, ProbeReport, ProcessReport, Reclaimed,
-    RegionReport, Remains, ResidentByKind, SCHEMA, Swap, ZeroedByKind,
+    RegionReport, Remains, ResidentByKind, SCHEMA, Swap, Window, ZeroedByKind,
 };
 
 const PLAIN: Style = Style { color: false, width: 100 };

@@ -2,27 +2,19 @@
 
 use memtrace_common::Path;
 
-use super::Figure;
+use super::{Figure, label, path, total};
 use crate::{
-    model::{
-        change::path_name,
-        report::{Balance, Evidence, KeptByReason, Memory, PathReport, ProcessReport},
-    },
-    sink::{exit_code, known, printable, size, text::total},
+    model::report::{Balance, Evidence, KeptByReason, Memory, PathReport, ProcessReport},
+    sink::{exit_code, known, printable, size},
 };
 
 /// Paths that the sentence names one by one.
 const NAMED_PATHS: usize = 3;
 
 /// Returns the bytes that went back to the kernel before the process exited.
-pub(in crate::sink::text) fn given_back(process: &ProcessReport) -> Option<u64> {
+pub(in crate::sink) fn given_back(process: &ProcessReport) -> Option<u64> {
     let at_exit = path(process, Path::Exit).map_or(Some(0), |exit| exit.freed)?;
     Some(process.reclaimed.total?.saturating_sub(at_exit))
-}
-
-/// Returns what left by a path, if anything did.
-pub(super) fn path(process: &ProcessReport, path: Path) -> Option<&PathReport> {
-    process.reclaimed.by_path.get(path_name(path))
 }
 
 /// Returns the answer: what went back, and what is left.
@@ -206,21 +198,4 @@ fn reasons(process: &ProcessReport) -> Vec<String> {
     reasons.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
     let known = reasons.into_iter().filter(|(bytes, _)| *bytes > 0);
     known.map(|(bytes, reason)| format!("{} {reason}", size(bytes))).collect()
-}
-
-/// Returns what people call a path.
-pub(in crate::sink::text) const fn label(path: Path) -> &'static str {
-    match path {
-        Path::Munmap => "munmap",
-        Path::Brk => "heap trim (brk)",
-        Path::DontNeed => "MADV_DONTNEED",
-        Path::Free => "MADV_FREE",
-        Path::Remove => "MADV_REMOVE/punch hole",
-        Path::Mremap => "mremap",
-        Path::Overmap => "MAP_FIXED over",
-        Path::Exec => "exec",
-        Path::Exit => "exit",
-        Path::Pressure => "pressure",
-        Path::Other => "other",
-    }
 }
