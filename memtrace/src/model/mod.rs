@@ -8,6 +8,7 @@ pub mod change;
 pub mod diff;
 pub mod fact;
 pub mod findings;
+pub mod history;
 mod life;
 pub mod machine;
 pub mod names;
