@@ -36,7 +36,7 @@ impl Attach {
 
     /// Traces, then reports.
     pub(super) fn main(self, common: &Common) -> Outcome {
-        self.tracing.check()?;
+        self.tracing.check(common)?;
         let (pids, mut gone) = check_processes(&self.pids, |pid| {
             check_executable((procfs::memory_dir(pid) + "/exe").as_ref())
         })?;

@@ -15,6 +15,7 @@ mod maps;
 mod output;
 mod priority;
 mod record;
+mod recorder;
 mod replay;
 mod report;
 mod run;
@@ -84,6 +85,23 @@ enum Command {
     Man(generate::Man),
 }
 
+impl Command {
+    /// Tells whether what it has to say can be a page.
+    const fn makes_page(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Attach(_) | Self::Report(_) | Self::Replay(_) => true,
+            _ => false,
+        }
+    }
+}
+
+fn no_page() -> Failure {
+    Failure::usage(
+        "this command makes no page".to_owned(),
+        "take --format text or json; run, attach, report and replay make pages",
+    )
+}
+
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct Common {
@@ -109,6 +127,8 @@ enum Format {
     Folded,
     /// A flame graph, as SVG for a browser: of `run` and `attach --stacks`.
     Flamegraph,
+    /// A page that needs nothing else, for a browser.
+    Html,
 }
 
 /// Options of the commands that trace.
@@ -124,8 +144,8 @@ struct Tracing {
     )]
     events: Option<EventKind>,
     /// Walks the heaps of the traced processes again and again, each time after so long, and adds a line
-    /// to the stream: what is live, and what is free but still held.
-    #[arg(long, value_name = "TIME", value_parser = duration, requires = "events")]
+    /// to the stream, or a moment to the page: what is live, and what is free but still held.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     walk: Option<Duration>,
     /// What the figures rest on; each level costs more than the one before it. The default is the
     /// most that this kernel gives.
@@ -150,12 +170,25 @@ struct Tracing {
 
 impl Tracing {
     /// Checks that what is asked for can go together.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self, common: &Common) -> Result<(), Failure> {
+        let is_page = common.format == Format::Html;
         if self.remanence && self.evidence.is_some_and(|level| level != Level::Frames) {
             return Err(Failure::usage(
                 "--remanence is about frames, which a lower level of evidence does not count"
                     .to_owned(),
                 "leave --evidence out, or say --evidence frames",
+            ));
+        }
+        if is_page && self.events.is_some() {
+            return Err(Failure::usage(
+                "a stream of events is no page".to_owned(),
+                "leave --events out, or take --format text or json",
+            ));
+        }
+        if self.walk.is_some() && self.events.is_none() && !is_page {
+            return Err(Failure::usage(
+                "--walk has nothing to add to".to_owned(),
+                "add --events or --format html",
             ));
         }
         Ok(())
@@ -168,7 +201,7 @@ impl Tracing {
         if !self.no_report {
             return match flame::render(output.format(), self.stacks.flame, report)? {
                 Some(flame) => output.write_text(&flame),
-                None => output.write(report),
+                None => output.write_with(report, tracer.history()),
             };
         }
         if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {
@@ -224,6 +257,9 @@ pub fn main() -> ExitCode {
         .filter_module("aya_obj", log::LevelFilter::Warn)
         .format_target(false)
         .init();
+    if common.format == Format::Html && !command.makes_page() {
+        return no_page().print();
+    }
     let result = flame::check(&command, &common).and_then(|()| match command {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),

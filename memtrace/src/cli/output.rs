@@ -8,9 +8,9 @@ use std::{
 
 use super::{Common, Failure, Format};
 use crate::{
-    model::{diff::Diff, machine::MachineReport, report::Report},
+    model::{diff::Diff, history::History, machine::MachineReport, report::Report},
     sink::{
-        json,
+        html, json,
         text::{self, Style},
     },
 };
@@ -52,11 +52,19 @@ impl Output {
 
     /// Writes a report. A reader that went away is no error.
     pub(super) fn write(&mut self, report: &Report) -> Result<(), Failure> {
+        self.write_with(report, None)
+    }
+
+    /// Writes a report with what its processes did over time, for formats that show it.
+    pub(super) fn write_with(
+        &mut self,
+        report: &Report,
+        history: Option<&History>,
+    ) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(report),
-            Format::Text | Format::Folded | Format::Flamegraph => {
-                text::render(report, self.style())
-            }
+            Format::Html => html::render(report, history),
+            _ => text::render(report, self.style()),
         };
         self.write_text(&text)
     }
@@ -65,7 +73,8 @@ impl Output {
     pub(super) fn write_again(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::line(report),
-            Format::Text | Format::Folded | Format::Flamegraph => {
+            Format::Html => html::render(report, None),
+            _ => {
                 let clear = if self.style().color { "\x1b[H\x1b[2J" } else { "" };
                 format!("{clear}{}\n", text::render(report, self.style()))
             }
@@ -77,9 +86,7 @@ impl Output {
     pub(super) fn write_machine(&mut self, report: &MachineReport) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::line(report),
-            Format::Text | Format::Folded | Format::Flamegraph => {
-                text::render_machine(report, self.style()) + "\n"
-            }
+            _ => text::render_machine(report, self.style()) + "\n",
         };
         self.write_text(&text)
     }
@@ -88,9 +95,7 @@ impl Output {
     pub(super) fn write_diff(&mut self, diff: &Diff) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(diff),
-            Format::Text | Format::Folded | Format::Flamegraph => {
-                text::render_diff(diff, self.style())
-            }
+            _ => text::render_diff(diff, self.style()),
         };
         self.write_text(&text)
     }
@@ -99,9 +104,7 @@ impl Output {
     pub(super) fn write_maps(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::render(report),
-            Format::Text | Format::Folded | Format::Flamegraph => {
-                text::render_maps(report, self.style())
-            }
+            _ => text::render_maps(report, self.style()),
         };
         self.write_text(&text)
     }

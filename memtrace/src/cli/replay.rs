@@ -19,11 +19,13 @@ use super::{
     failure::Failure,
     flame,
     output::{Output, Stream},
+    recorder::Recorder,
 };
 use crate::{
     model::{
         Model,
         build::{Residency, Surroundings, report},
+        change::Change,
         fact::Fact,
         report::{Host, ProbeReport, Report, Stacks},
     },
@@ -60,10 +62,12 @@ impl Replay {
         let mut trace = begin(&self.file, file)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let (report, error) = replayed(&self.file, &mut trace, &part);
+        let mut recorder = Recorder::new(common);
+        let (report, error) =
+            replayed(&self.file, &mut trace, &part, |change| recorder.apply(change));
         match flame::render(output.format(), self.flame, &report)? {
             Some(flame) => output.write_text(&flame)?,
-            None => output.write(&report)?,
+            None => output.write_with(&report, recorder.history())?,
         }
         match error {
             None => Ok(ExitCode::SUCCESS),
@@ -95,7 +99,7 @@ impl Replay {
 /// Errors: it is none, or cannot be read to its end.
 pub(super) fn whole(path: &Path) -> Result<Report, Failure> {
     let mut trace = begin(path, open(path)?)?;
-    match replayed(path, &mut trace, &Part { from: None, to: None }) {
+    match replayed(path, &mut trace, &Part { from: None, to: None }, |_| {}) {
         (report, None) => Ok(report),
         (_, Some(error)) => {
             let error = anyhow!("cannot read all of {}: {error}", path.display());
@@ -112,14 +116,16 @@ fn begin(path: &Path, file: File) -> Result<TraceReader<File>, Failure> {
     })
 }
 
-/// Returns the report of a part of a trace, and why it could not be read to its end.
+/// Returns the report of a part of a trace, and why it could not be read to its end. `each` gets what
+/// changed in it.
 fn replayed(
     path: &Path,
     trace: &mut TraceReader<File>,
     part: &Part,
+    each: impl FnMut(&Change),
 ) -> (Report, Option<RecordError>) {
     let name = path.display();
-    let mut read = read(trace, part);
+    let mut read = read(trace, part, each);
     if read.error.is_none() && trace.end().is_none() {
         log::warn!("{name} is cut: {}", cut(trace));
     }
@@ -163,7 +169,7 @@ struct Read {
 }
 
 /// Reads a trace, or what a part of it needs.
-fn read(trace: &mut TraceReader<File>, part: &Part) -> Read {
+fn read(trace: &mut TraceReader<File>, part: &Part, mut each: impl FnMut(&Change)) -> Read {
     let mut read = Read {
         model: Model::new(trace.header().evidence),
         residency: HashMap::new(),
@@ -194,7 +200,9 @@ fn read(trace: &mut TraceReader<File>, part: &Part) -> Read {
                 }
                 read.events += u64::from(is_in);
                 read.last_ns = read.last_ns.max(time_ns);
-                read.model.apply(&event);
+                if let Some(change) = read.model.apply(&event).filter(|_| is_in) {
+                    each(&change);
+                }
             }
             Ok(Entry::Fact(fact)) => read.take(fact),
             Ok(Entry::State(model)) => read.model = *model,

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Common, Outcome,
+    Common, Format, Outcome,
     attach::{Processes, check_processes, stop},
     core, duration,
     failure::Failure,
@@ -54,6 +54,12 @@ impl Report {
             let look = core::look(core)?;
             Output::open(common, Stream::Stdout)?.write(&look::report(vec![look], now_ns()?)?)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        if self.watch.is_some() && common.format == Format::Html {
+            return Err(Failure::usage(
+                "a page is one look, --watch makes many".to_owned(),
+                "leave --watch out, or take --format text or json",
+            ));
         }
         // What stands still waits for the walk.
         if !self.exact {

@@ -56,7 +56,7 @@ impl Run {
 
     /// Runs the command and returns its exit code, or 128 and the signal that ended it.
     pub(super) fn main(self, common: &Common) -> Outcome {
-        self.tracing.check()?;
+        self.tracing.check(common)?;
         let program = find_program(&self.command[0])?;
         check_executable(&program)?;
         let user = self.user.as_deref().map(find_user).transpose()?;

@@ -13,6 +13,7 @@ use super::{
     look::look_at_living,
     machine::{host, now_ns, surroundings},
     output::create,
+    recorder::Recorder,
     stacks::Sampling,
     status::Status,
 };
@@ -22,6 +23,7 @@ use crate::{
         build::{Surroundings, report},
         change::{Change, What},
         fact::Fact,
+        history::History,
         region_map::PAGE,
         report::{Evidence, Report},
     },
@@ -40,6 +42,7 @@ pub(super) struct Tracer {
     start_ns: u64,
     status: Status,
     classes: Classes,
+    recorder: Recorder,
     /// Who allocates and who frees, if it was asked for.
     sampling: Option<Sampling>,
     /// Bytes of the trace that was kept.
@@ -109,6 +112,7 @@ impl Tracer {
             start_ns,
             status: Status::new(tracing.events.is_some()),
             classes: Classes::new(tracing.walk),
+            recorder: Recorder::new(common),
             sampling,
             recorded: None,
         })
@@ -158,7 +162,7 @@ impl Tracer {
                     break;
                 }
                 is_due = self.follower.turn() => is_due?,
-                () = until(self.classes.next()) => false,
+                () = until(self.classes.next().into_iter().chain(self.recorder.next()).min()) => false,
             };
             if is_due {
                 self.heal()?;
@@ -182,10 +186,13 @@ impl Tracer {
     }
 
     fn drain(&mut self) {
-        let Self { follower, stream, start_ns, sampling, .. } = self;
+        let Self { follower, stream, start_ns, sampling, recorder, .. } = self;
         let mut lines = String::new();
         follower.drain(|model, event| {
             let change = model.apply(event);
+            if let Some(change) = &change {
+                recorder.apply(change);
+            }
             if let (Some(sampling), Some(Change { tgid, what: What::Exec { .. }, .. })) =
                 (sampling.as_mut(), &change)
             {
@@ -201,12 +208,15 @@ impl Tracer {
         write_lines(&mut lines);
     }
 
-    /// Adds what is live and what is free to the stream, if it is time to.
+    /// Adds what is live and what is free to the stream and the history, if it is time to.
     fn tell_classes(&mut self) -> Result<()> {
-        let Some(format) = self.stream else { return Ok(()) };
+        self.recorder.look(self.follower.model())?;
         let mut lines = String::new();
         for change in self.classes.lines(self.follower.model())? {
-            push_line(&mut lines, &change, format, self.start_ns);
+            self.recorder.apply(&change);
+            if let Some(format) = self.stream {
+                push_line(&mut lines, &change, format, self.start_ns);
+            }
         }
         write_lines(&mut lines);
         Ok(())
@@ -230,6 +240,11 @@ impl Tracer {
     /// Returns how many bytes the trace has that was kept, once there is a report.
     pub(super) const fn recorded(&self) -> Option<u64> {
         self.recorded
+    }
+
+    /// Returns what the traced processes did over time, if it was written down.
+    pub(super) fn history(&self) -> Option<&History> {
+        self.recorder.history()
     }
 
     /// Makes the report.
@@ -296,7 +311,7 @@ async fn until(moment: Option<Instant>) {
 }
 
 /// Returns a process's RSS in bytes, about (`/proc/PID/statm`).
-fn rss(tgid: u32) -> Option<u64> {
+pub(super) fn rss(tgid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{tgid}/statm")).ok()?;
     statm.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE)
 }
@@ -307,9 +322,7 @@ const LINES_BYTES: usize = 1 << 16;
 fn push_line(lines: &mut String, change: &Change, format: Format, start_ns: u64) {
     match format {
         Format::Json => lines.push_str(&json::event_line(change)),
-        Format::Text | Format::Folded | Format::Flamegraph => {
-            lines.push_str(&events::line(change, start_ns));
-        }
+        _ => lines.push_str(&events::line(change, start_ns)),
     }
     if !lines.ends_with('\n') {
         lines.push('\n');

@@ -61,9 +61,7 @@ impl Verify {
         let verdict = runtime.block_on(self.verify(found.stat.comm))?;
         output.write_text(&match common.format {
             super::Format::Json => json::render(&verdict),
-            super::Format::Text | super::Format::Folded | super::Format::Flamegraph => {
-                text::render(&verdict)
-            }
+            _ => text::render(&verdict),
         })?;
         Ok(ExitCode::from(if verdict.is_proof() { 0 } else { Failure::FAILED }))
     }

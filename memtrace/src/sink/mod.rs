@@ -5,6 +5,7 @@
 pub mod events;
 pub mod flamegraph;
 pub mod folded;
+pub mod html;
 pub mod json;
 pub mod strip;
 pub mod text;

@@ -82,7 +82,7 @@ pub(super) fn main(common: &Common) -> Outcome {
         Format::Json => {
             serde_json::to_string_pretty(&findings).map_err(anyhow::Error::from)? + "\n"
         }
-        Format::Text | Format::Folded | Format::Flamegraph => render(&findings),
+        _ => render(&findings),
     };
     output.write_text(&text)?;
     Ok(ExitCode::from(if findings.problem.is_some() { Failure::FAILED } else { 0 }))
