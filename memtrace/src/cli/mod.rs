@@ -88,10 +88,7 @@ enum Command {
 impl Command {
     /// Tells whether what it has to say can be a page.
     const fn makes_page(&self) -> bool {
-        match self {
-            Self::Run(_) | Self::Attach(_) | Self::Report(_) | Self::Replay(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Run(_) | Self::Attach(_) | Self::Report(_) | Self::Replay(_))
     }
 }
 

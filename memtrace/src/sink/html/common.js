@@ -64,7 +64,7 @@ function legend(keys) {
   const line = element('p', { class: 'keys' });
   for (const [look, name] of keys) {
     const key = shape('svg', { width: 14, height: 14, 'aria-hidden': 'true' });
-    key.append(shape('rect', { class: look, width: 14, height: 14 }));
+    key.append(look === 'rss' ? shape('line', { x1: 0, x2: 14, y1: 7, y2: 7 }) : shape('rect', look === 'c-hollow' ? { class: look, x: 0.5, y: 0.5, width: 13, height: 13 } : { class: look, width: 14, height: 14 }));
     line.append(element('span', { class: 'key' }, key, name), ' ');
   }
   return line;

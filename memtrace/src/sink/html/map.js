@@ -177,6 +177,8 @@ function drawMap(place, index) {
   const keys = [['c-live', 'live'], ['c-free', 'free'], ['c-lazy', 'lazy free'], ['c-other', 'resident, not told apart'], ['c-reserved', 'reserved: no frame']];
   const note = element('p', { class: 'note' }, 'Width: address space, gaps left out (dashed). Height: the share of a region that is resident; ' +
     'where in the region its pages lie is not told. ?: not measured. Ctrl and wheel, a double click or + zoom; dragging moves.');
+  const { swapped } = report.processes[index].memory;
+  if (swapped > 0) note.append(` ${size(swapped)} are in swap; in which regions is not told.`);
   place.replaceChildren(legend(keys), canvas, control.tools, note);
   draw();
   new ResizeObserver(() => { if (place.clientWidth !== width) draw(); }).observe(place);

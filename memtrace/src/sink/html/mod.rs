@@ -125,7 +125,7 @@ fn overview(page: &mut String, report: &Report, processes: &[(usize, &ProcessRep
     };
     type Row<'a> = (usize, &'a ProcessReport);
     let mut columns: Vec<Column<'_, Row<'_>>> = vec![
-        Column::figure("pid", "tgid", |(_, p): &Row<'_>| Cell::Count(Some(p.tgid.into()))),
+        Column::figure("pid", "tgid", |(_, p): &Row<'_>| Cell::Id(p.tgid.into())),
         Column::words("name", link),
         Column::words("state", |(_, p): &Row<'_>| Cell::Text(p.state.to_owned())),
         Column::figure("resident", "memory/resident", |(_, p): &Row<'_>| {

@@ -1,8 +1,8 @@
 // Tables that sort, and what is drawn where.
 function value(row, column) {
   const cell = row.cells[column];
-  if (!cell.classList.contains('n')) return cell.textContent;
-  return 'v' in cell.dataset ? BigInt(cell.dataset.v) : null;
+  if ('v' in cell.dataset) return BigInt(cell.dataset.v);
+  return cell.classList.contains('n') ? null : cell.textContent;
 }
 
 function compare(a, b) {
@@ -12,7 +12,7 @@ function compare(a, b) {
 
 function sort(table, column) {
   const head = table.tHead.rows[0].cells;
-  const figure = head[column].classList.contains('n');
+  const figure = head[column].matches('.n, .r');
   const was = head[column].getAttribute('aria-sort');
   const down = was === null ? figure : was === 'ascending';
   for (const cell of head) cell.removeAttribute('aria-sort');

@@ -20,11 +20,15 @@ pub(super) enum Cell {
     Signed(Option<i64>),
     /// A number.
     Count(Option<u64>),
+    /// A number that names something.
+    Id(u64),
+    /// What several figures add up to, as it is shown and in bytes: the JSON report has the parts.
+    Sum(String, u64),
 }
 
 impl Cell {
     fn is_figure(&self) -> bool {
-        matches!(self, Self::Size(_) | Self::Signed(_) | Self::Count(_))
+        matches!(self, Self::Size(_) | Self::Signed(_) | Self::Count(_) | Self::Id(_))
     }
 
     /// Returns the cell; `pointer` is where the figure stands in the JSON report.
@@ -36,14 +40,20 @@ impl Cell {
             Self::Size(bytes) => bytes.map_or_else(|| UNKNOWN.to_owned(), size),
             Self::Signed(bytes) => bytes.map_or_else(|| UNKNOWN.to_owned(), signed_size),
             Self::Count(count) => count.map_or_else(|| UNKNOWN.to_owned(), grouped),
+            Self::Id(number) => number.to_string(),
+            Self::Sum(shown, _) => shown.clone(),
         };
+        if let Self::Sum(_, bytes) = self {
+            return format!("<td class=\"r\" data-v=\"{bytes}\">{shown}</td>");
+        }
         if !self.is_figure() {
             return format!("<td>{shown}</td>");
         }
         let value = match self {
             Self::Size(value) | Self::Count(value) => value.map(|value| value.to_string()),
             Self::Signed(value) => value.map(|value| value.to_string()),
-            Self::Text(_) | Self::Code(_) | Self::Html(_) => None,
+            Self::Id(number) => Some(number.to_string()),
+            Self::Text(_) | Self::Code(_) | Self::Html(_) | Self::Sum(..) => None,
         };
         let value = value.map_or_else(String::new, |value| format!(" data-v=\"{value}\""));
         let pointer = pointer.map_or_else(String::new, |at| format!(" data-p=\"{at}\""));
@@ -56,6 +66,7 @@ pub(super) struct Column<'a, T> {
     title: &'static str,
     /// Where in the row's object its figure stands; `.` when the object is the figure.
     field: &'static str,
+    class: &'static str,
     cell: Box<dyn Fn(&T) -> Cell + 'a>,
 }
 
@@ -66,12 +77,17 @@ impl<'a, T> Column<'a, T> {
         field: &'static str,
         cell: impl Fn(&T) -> Cell + 'a,
     ) -> Self {
-        Self { title, field, cell: Box::new(cell) }
+        Self { title, field, class: "n", cell: Box::new(cell) }
     }
 
     /// A column of words.
     pub(super) fn words(title: &'static str, cell: impl Fn(&T) -> Cell + 'a) -> Self {
-        Self { title, field: "", cell: Box::new(cell) }
+        Self { title, field: "", class: "", cell: Box::new(cell) }
+    }
+
+    /// A column of [`Cell::Sum`].
+    pub(super) fn sum(title: &'static str, cell: impl Fn(&T) -> Cell + 'a) -> Self {
+        Self { class: "r", ..Self::words(title, cell) }
     }
 }
 
@@ -86,12 +102,14 @@ pub(super) fn table<T>(
     out.push_str(&format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{caption}\"><table class=\"sorted {class}\"><caption>{caption}</caption><thead><tr>"
     ));
-    for Column { title, field, .. } in columns {
-        if field.is_empty() {
-            out.push_str(&format!("<th scope=\"col\">{title}</th>"));
-        } else {
-            out.push_str(&format!("<th scope=\"col\" class=\"n\" data-f=\"{field}\">{title}</th>"));
+    for Column { title, field, class, .. } in columns {
+        out.push_str("<th scope=\"col\"");
+        for (name, value) in [("class", class), ("data-f", field)] {
+            if !value.is_empty() {
+                out.push_str(&format!(" {name}=\"{value}\""));
+            }
         }
+        out.push_str(&format!(">{title}</th>"));
     }
     out.push_str("</tr></thead><tbody>\n");
     for (pointer, row) in rows {

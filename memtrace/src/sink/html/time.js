@@ -40,7 +40,8 @@ function drawTime(place, index) {
   const classes = [['live', 'live'], ['free', 'free in allocators'], ['lazy', 'lazy free'], ['other', walked ? 'not told apart' : 'resident']]
     .filter(([name]) => points.some((point) => point[name] > 0));
   const keys = classes.map(([name, text]) => [`c-${name}`, text]);
-  if (lanes.length > 0) keys.push(['c-freed', 'left and freed in the call'], ['c-kept', 'left, late or kept elsewhere']);
+  if (walked && line.length > 1) keys.push(['rss', 'resident']);
+  if (lanes.length > 0) keys.push(['c-freed', 'left and freed in the call'], ['c-hollow', 'left, and freed late or kept elsewhere']);
 
   const [LANE, TOP] = [30, 18];
   const AREA = points.length > 0 ? 190 : 0;
@@ -103,10 +104,12 @@ function drawTime(place, index) {
     const path = line.map(([time, bytes]) => `${(x(time) - left).toFixed(1)},${y(bytes).toFixed(1)}`);
     if (path.length > 1) clip.append(shape('polyline', { class: 'rss', points: path.join(' ') }));
     canvas.append(clip);
+    // When its heaps were looked at: in between nothing is known but what was resident.
+    if (walked) for (const { time } of points) if (time >= view.lo && time <= view.hi) canvas.append(shape('line', { class: 'look', x1: x(time), x2: x(time), y1: TOP + AREA, y2: TOP + AREA + 5 }));
   }
 
   function drawLanes(top) {
-    const BIN = 3;
+    const BIN = 4;
     const bins = new Map(lanes.map((path) => [path, new Map()]));
     let peak = 1;
     for (const [time, by] of steps) {
@@ -129,7 +132,7 @@ function drawTime(place, index) {
         const tall = zapped > 0 ? Math.max(2, (zapped / peak) * (LANE - 6)) : 0;
         const solid = zapped > 0 ? tall * Math.min(1, freed / zapped) : 0;
         const at = { x: left + bin * BIN, width: BIN };
-        if (tall > solid) canvas.append(shape('rect', { ...at, class: 'c-kept', y: base - tall, height: tall - solid }));
+        if (tall > solid) canvas.append(shape('rect', { class: 'c-hollow', x: at.x + 0.5, y: base - tall + 0.5, width: BIN - 1, height: Math.max(1, tall - solid - 0.5) }));
         if (solid > 0) canvas.append(shape('rect', { ...at, class: 'c-freed', y: base - solid, height: solid }));
       }
     });
@@ -171,6 +174,7 @@ function drawTime(place, index) {
   }
 
   place.replaceChildren(legend(keys), canvas, control.tools);
+  if (walked) place.append(element('p', { class: 'note' }, `Its heaps were looked at ${points.length} times, at the ticks; in between the areas are drawn straight.`));
   draw();
   new ResizeObserver(() => { if (place.clientWidth !== width) draw(); }).observe(place);
 }

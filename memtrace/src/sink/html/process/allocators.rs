@@ -22,16 +22,16 @@ pub(super) fn render(page: &mut String, process: &ProcessReport, placed: &Placed
     page.push_str("<section><h3>What allocators hold</h3>\n");
     type Row<'a> = &'a AllocatorReport;
     let free = |a: &Row<'_>| {
-        let free = size(total(a.free.values().copied()));
+        let free = total(a.free.values().copied());
         let at_least = if a.evidence == "lower_bound" { "≥ " } else { "" };
-        Cell::Text(format!("{at_least}{free}"))
+        Cell::Sum(format!("{at_least}{}", size(free)), free)
     };
     let columns: Vec<Column<'_, Row<'_>>> = vec![
         Column::words("allocator", |a: &Row<'_>| Cell::Html(escape::sentence(&allocator_name(a)))),
         Column::words("evidence", |a: &Row<'_>| Cell::Text(a.evidence.replace('_', " "))),
         Column::figure("from kernel", "system", |a: &Row<'_>| Cell::Size(Some(a.system))),
         Column::figure("in use", "in_use", |a: &Row<'_>| Cell::Size(Some(a.in_use))),
-        Column::words("free", free),
+        Column::sum("free", free),
         Column::figure("free and resident", "free_resident", |a: &Row<'_>| {
             Cell::Size(a.free_resident)
         }),

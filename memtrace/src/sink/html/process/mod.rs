@@ -52,7 +52,7 @@ impl Placed<'_> {
 /// Adds all about one process.
 pub(super) fn render(page: &mut String, process: &ProcessReport, placed: &Placed<'_>) {
     let lead = sentence(process, placed.evidence());
-    page.push_str(&format!("<p class=\"lead\">{}</p>\n", escape::sentence(&lead)));
+    page.push_str(&format!("<p class=\"lead\">{}.</p>\n", escape::sentence(&lead)));
     for note in notes(process) {
         page.push_str(&format!("<p class=\"remark\">{}</p>\n", escape::sentence(&note)));
     }
@@ -76,7 +76,7 @@ fn findings(page: &mut String, process: &ProcessReport) {
             [summary, evidence, advice].map(|words| escape::sentence(words));
         page.push_str(&format!(
             "<section class=\"finding\"><h3><code>{id}</code> <span>{}</span></h3><p>{summary}</p>\
-             <p><b>Evidence</b> {evidence}</p><p><b>Try</b> {advice}</p></section>\n",
+             <dl><dt>Evidence</dt><dd>{evidence}</dd><dt>Try</dt><dd>{advice}</dd></dl></section>\n",
             size(*bytes)
         ));
     }
