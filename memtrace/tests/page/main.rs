@@ -9,7 +9,10 @@ mod made_up;
 use std::{env, fs, process::ExitCode};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use memtrace::sink::{html, json};
+use memtrace::{
+    model::report::Report,
+    sink::{html, json},
+};
 use serde_json::{Value, json};
 
 use self::{
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         shown("the_map_zooms_down_to_pages_and_back", the_map_zooms_down_to_pages_and_back),
         shown("keys_go_through_time", keys_go_through_time),
         shown("it_fits_dark_narrow_and_paper", it_fits_dark_narrow_and_paper),
+        shown("of_many_processes_a_link_unfolds_one", of_many_processes_a_link_unfolds_one),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -62,11 +66,18 @@ fn shown(name: &str, test: fn(&Browser)) -> Trial {
         let file = folder.path().join("report.html");
         fs::write(&file, html::render(&report(), Some(&history())))
             .map_err(|error| error.to_string())?;
+        fs::write(folder.path().join("many.html"), html::render(&many(), None))
+            .map_err(|error| error.to_string())?;
         let browser = Browser::start(folder.path());
         browser.open(&file);
         test(&browser);
         Ok(Completion::Completed)
     })
+}
+
+/// Returns a report of more processes than have a section.
+fn many() -> Report {
+    Report { processes: vec![report().processes.remove(0); 70], ..report() }
 }
 
 fn as_json() -> Value {
@@ -297,4 +308,19 @@ fn it_fits_dark_narrow_and_paper(browser: &Browser) {
     assert!(printed.starts_with(b"%PDF-") && printed.len() > 10_000, "{} bytes", printed.len());
     // What was folded is unfolded on paper only.
     assert_eq!(browser.run("return document.querySelectorAll('details[data-folded]').length"), 0);
+}
+
+fn of_many_processes_a_link_unfolds_one(browser: &Browser) {
+    browser.run("location.href = 'many.html'");
+    let counted = browser.run(
+        "return [document.querySelectorAll('table.overview tbody tr').length,
+            document.querySelectorAll('table.overview a').length,
+            document.querySelectorAll('details.process').length,
+            document.querySelectorAll('details.process[open]').length]",
+    );
+    assert_eq!(counted, json!([70, 64, 64, 4]));
+    browser.click("table.overview tbody tr:nth-child(5) a");
+    let opened = "return document.querySelectorAll('details.process[open]').length";
+    assert_eq!(browser.run(opened), 5);
+    assert_eq!(browser.log(), Vec::<Value>::new());
 }

@@ -119,32 +119,41 @@ fn body(page: &mut String, report: &Report, history: Option<&History>) {
 /// Adds a line for each of many processes.
 fn overview(page: &mut String, report: &Report, processes: &[(usize, &ProcessReport)]) {
     page.push_str(&format!("<h1>{} processes</h1>\n", processes.len()));
-    let link = |&(index, process): &(usize, &ProcessReport)| {
-        let name = escape::text(&process.comm);
-        Cell::Html(format!("<a href=\"#p{index}\">{name}</a>"))
+    /// Its place in this table, its place in the report, and itself.
+    type Row<'a> = (usize, usize, &'a ProcessReport);
+    let link = |&(place, index, process): &Row<'_>| match place {
+        0..SECTIONS => {
+            let name = escape::text(&process.comm);
+            Cell::Html(format!("<a href=\"#p{index}\">{name}</a>"))
+        }
+        _ => Cell::Text(process.comm.clone()),
     };
-    type Row<'a> = (usize, &'a ProcessReport);
     let mut columns: Vec<Column<'_, Row<'_>>> = vec![
-        Column::figure("pid", "tgid", |(_, p): &Row<'_>| Cell::Id(p.tgid.into())),
+        Column::figure("pid", "tgid", |(_, _, p): &Row<'_>| Cell::Id(p.tgid.into())),
         Column::words("name", link),
-        Column::words("state", |(_, p): &Row<'_>| Cell::Text(p.state.to_owned())),
-        Column::figure("resident", "memory/resident", |(_, p): &Row<'_>| {
+        Column::words("state", |(_, _, p): &Row<'_>| Cell::Text(p.state.to_owned())),
+        Column::figure("resident", "memory/resident", |(_, _, p): &Row<'_>| {
             Cell::Size(p.memory.resident)
         }),
-        Column::figure("live", "memory/live", |(_, p): &Row<'_>| Cell::Size(p.memory.live)),
-        Column::figure("free", "memory/freed_not_reclaimed/allocator", |(_, p): &Row<'_>| {
+        Column::figure("live", "memory/live", |(_, _, p): &Row<'_>| Cell::Size(p.memory.live)),
+        Column::figure("free", "memory/freed_not_reclaimed/allocator", |(_, _, p): &Row<'_>| {
             Cell::Size(p.memory.freed_not_reclaimed.allocator)
         }),
-        Column::figure("lazy free", "memory/freed_not_reclaimed/lazy_free", |(_, p): &Row<'_>| {
-            Cell::Size(p.memory.freed_not_reclaimed.lazy_free)
-        }),
+        Column::figure(
+            "lazy free",
+            "memory/freed_not_reclaimed/lazy_free",
+            |(_, _, p): &Row<'_>| Cell::Size(p.memory.freed_not_reclaimed.lazy_free),
+        ),
     ];
     if was_traced(&report.window) {
-        columns.push(Column::figure("reclaimed", "reclaimed/total", |(_, p): &Row<'_>| {
+        columns.push(Column::figure("reclaimed", "reclaimed/total", |(_, _, p): &Row<'_>| {
             Cell::Size(p.reclaimed.total)
         }));
     }
-    let rows = processes.iter().map(|&row| (format!("/processes/{}", row.0), row));
+    let rows = processes
+        .iter()
+        .enumerate()
+        .map(|(place, &(index, process))| (format!("/processes/{index}"), (place, index, process)));
     table(page, "Processes", "overview", &columns, rows);
 }
 

@@ -56,6 +56,14 @@ for (const place of document.querySelectorAll('[data-draw=save]')) {
   place.replaceChildren(button);
 }
 
+// A link to what is folded unfolds it.
+const unfold = () => {
+  const target = location.hash ? document.getElementById(location.hash.slice(1)) : null;
+  if (target instanceof HTMLDetailsElement) target.open = true;
+};
+addEventListener('hashchange', unfold);
+unfold();
+
 // On paper everything is unfolded.
 addEventListener('beforeprint', () => { for (const folded of document.querySelectorAll('details:not([open])')) { folded.open = true; folded.dataset.folded = ''; } });
 addEventListener('afterprint', () => { for (const folded of document.querySelectorAll('details[data-folded]')) { folded.open = false; delete folded.dataset.folded; } });

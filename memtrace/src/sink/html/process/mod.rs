@@ -88,7 +88,7 @@ fn tiles(page: &mut String, process: &ProcessReport, placed: &Placed<'_>) {
     let mut tiles = vec![("resident", memory.resident), ("live", memory.live)];
     tiles.push(("freed, not reclaimed", memory.freed_not_reclaimed.total));
     if !trimmable.is_empty() {
-        tiles.push(("a trim would give back", Some(total(trimmable.into_iter()))));
+        tiles.push(("trimmable", Some(total(trimmable.into_iter()))));
     }
     if placed.evidence() == Some(Evidence::Frames) {
         let paths = process.reclaimed.by_path.values();
