@@ -184,6 +184,7 @@ fn regions() -> Vec<RegionReport> {
             free_resident: free,
             lazy_free: Some(0),
             cold: None,
+            swapped: None,
         }
     };
     let heap = RegionReport {
@@ -198,6 +199,7 @@ fn regions() -> Vec<RegionReport> {
         free_resident: Some(30 * MIB),
         lazy_free: Some(10 * MIB),
         cold: None,
+        swapped: None,
     };
     std::iter::once(heap).chain((0..40).map(region)).collect()
 }
