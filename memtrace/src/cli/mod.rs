@@ -182,10 +182,10 @@ impl Tracing {
                 "leave --events out, or take --format text or json",
             ));
         }
-        if self.walk.is_some() && self.events.is_none() && !is_page {
+        if self.walk.is_some() && self.events.is_none() && self.record.is_none() && !is_page {
             return Err(Failure::usage(
                 "--walk has nothing to add to".to_owned(),
-                "add --events or --format html",
+                "add --events, --format html or --record FILE",
             ));
         }
         Ok(())

@@ -14,6 +14,8 @@ use crate::model::{
 /// The history, if the report shows one, and when to ask again what is resident.
 pub(super) struct Recorder {
     history: Option<History>,
+    /// It is asked what is resident: for the history, or for a trace.
+    asks: bool,
     started: Instant,
     next: Instant,
 }
@@ -26,16 +28,17 @@ impl Recorder {
     /// That part.
     const PART: u32 = 256;
 
-    /// Writes down for the formats that show it.
-    pub(super) fn new(common: &Common) -> Self {
+    /// Writes down for the formats that show it, and asks for a trace that is `recorded`.
+    pub(super) fn new(common: &Common, recorded: bool) -> Self {
         let history = (common.format == Format::Html).then(History::new);
         let now = Instant::now();
-        Self { history, started: now, next: now }
+        let asks = history.is_some() || recorded;
+        Self { history, asks, started: now, next: now }
     }
 
     /// Returns when to ask next.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.history.as_ref().map(|_| self.next)
+        self.asks.then_some(self.next)
     }
 
     /// Takes in one change.
@@ -46,28 +49,28 @@ impl Recorder {
     }
 
     /// Asks what is resident in the traced processes, if it is time to.
-    pub(super) fn look(&mut self, model: &Model) -> Result<()> {
-        let (Some(history), now) = (&mut self.history, Instant::now()) else { return Ok(()) };
-        if now < self.next {
-            return Ok(());
+    pub(super) fn look(&mut self, model: &Model) -> Result<Vec<Change>> {
+        let now = Instant::now();
+        if !self.asks || now < self.next {
+            return Ok(Vec::new());
         }
         let pause = (now - self.started) / Self::PART;
         self.next = now + pause.clamp(Self::SHORTEST, Self::LONGEST);
         // Before its first exec a child is a copy of memtrace.
         let begun = model.living().filter(|process| process.space().is_some());
-        for tgid in begun.map(|process| process.tgid).take(History::PROCESSES) {
-            let resident = rss(tgid);
+        let time_ns = now_ns()?;
+        let sample = |tgid: u32| {
             let what = What::Memory {
-                resident,
+                resident: rss(tgid),
                 live: None,
                 free_resident: None,
                 lazy_free: None,
                 trimmable: None,
                 regions: Vec::new(),
             };
-            history.apply(&Change { time_ns: now_ns()?, tgid, tid: tgid, what });
-        }
-        Ok(())
+            Change { time_ns, tgid, tid: tgid, what }
+        };
+        Ok(begun.map(|process| process.tgid).take(History::PROCESSES).map(sample).collect())
     }
 
     /// Returns what was written down.

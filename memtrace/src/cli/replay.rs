@@ -62,7 +62,7 @@ impl Replay {
         let mut trace = begin(&self.file, file)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let mut recorder = Recorder::new(common);
+        let mut recorder = Recorder::new(common, false);
         let (report, error) =
             replayed(&self.file, &mut trace, &part, |change| recorder.apply(change));
         match flame::render(output.format(), self.flame, &report)? {
@@ -204,7 +204,11 @@ fn read(trace: &mut TraceReader<File>, part: &Part, mut each: impl FnMut(&Change
                     each(&change);
                 }
             }
-            Ok(Entry::Fact(fact)) => read.take(fact),
+            Ok(Entry::Fact(fact)) => match fact.change() {
+                Some(change) if part.from.is_none_or(|from| change.time_ns > from) => each(&change),
+                Some(_) => {}
+                None => read.take(fact),
+            },
             Ok(Entry::State(model)) => read.model = *model,
             Err(error) => read.error = Some(error),
         }

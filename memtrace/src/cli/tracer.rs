@@ -112,7 +112,7 @@ impl Tracer {
             start_ns,
             status: Status::new(tracing.events.is_some()),
             classes: Classes::new(tracing.walk),
-            recorder: Recorder::new(common),
+            recorder: Recorder::new(common, tracing.record.is_some()),
             sampling,
             recorded: None,
         })
@@ -208,18 +208,27 @@ impl Tracer {
         write_lines(&mut lines);
     }
 
-    /// Adds what is live and what is free to the stream and the history, if it is time to.
+    /// Adds what is live and what is free to the stream, the history and the trace, if it is time to.
     fn tell_classes(&mut self) -> Result<()> {
-        self.recorder.look(self.follower.model())?;
         let mut lines = String::new();
+        for change in self.recorder.look(self.follower.model())? {
+            self.note(&change);
+        }
         for change in self.classes.lines(self.follower.model())? {
-            self.recorder.apply(&change);
+            self.note(&change);
             if let Some(format) = self.stream {
                 push_line(&mut lines, &change, format, self.start_ns);
             }
         }
         write_lines(&mut lines);
         Ok(())
+    }
+
+    fn note(&mut self, change: &Change) {
+        self.recorder.apply(change);
+        if let Some(fact) = Fact::of(change) {
+            self.follower.learn(fact);
+        }
     }
 
     /// Looks for lost records, and shows the status line.

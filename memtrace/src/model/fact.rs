@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Model, SpaceId,
     build::Residency,
+    change::{Change, What},
     process::FaultCounts,
     report::{Host, ProbeReport, Stacks},
     space::Afterlife,
@@ -68,6 +69,23 @@ pub enum Fact {
         /// What was read.
         residency: Box<Residency>,
     },
+    /// What a process held at a time; regions are not kept.
+    Memory {
+        /// When.
+        time_ns: u64,
+        /// What users call its PID.
+        tgid: u32,
+        /// As in [`What::Memory`].
+        resident: Option<u64>,
+        /// Of it.
+        live: Option<u64>,
+        /// Of it.
+        free_resident: Option<u64>,
+        /// Of it.
+        lazy_free: Option<u64>,
+        /// What a trim would give back.
+        trimmable: Option<u64>,
+    },
     /// Who allocated and who freed.
     Stacks(Stacks),
     /// Where was measured, and by what.
@@ -77,6 +95,31 @@ pub enum Fact {
         /// The probes and what became of them.
         probes: Vec<ProbeReport>,
     },
+}
+
+impl Fact {
+    /// Returns what is kept of a line of the live stream that no record makes.
+    pub fn of(change: &Change) -> Option<Self> {
+        let &What::Memory { resident, live, free_resident, lazy_free, trimmable, .. } =
+            &change.what
+        else {
+            return None;
+        };
+        let &Change { time_ns, tgid, .. } = change;
+        Some(Self::Memory { time_ns, tgid, resident, live, free_resident, lazy_free, trimmable })
+    }
+
+    /// Returns the line again.
+    pub fn change(&self) -> Option<Change> {
+        let &Self::Memory { time_ns, tgid, resident, live, free_resident, lazy_free, trimmable } =
+            self
+        else {
+            return None;
+        };
+        let regions = Vec::new();
+        let what = What::Memory { resident, live, free_resident, lazy_free, trimmable, regions };
+        Some(Change { time_ns, tgid, tid: tgid, what })
+    }
 }
 
 impl Model {
@@ -109,7 +152,10 @@ impl Model {
                     space.afterlife = **afterlife;
                 }
             }
-            Fact::Resident { .. } | Fact::Stacks(_) | Fact::Machine { .. } => {}
+            Fact::Resident { .. }
+            | Fact::Memory { .. }
+            | Fact::Stacks(_)
+            | Fact::Machine { .. } => {}
         }
     }
 }
