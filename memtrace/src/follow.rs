@@ -250,7 +250,12 @@ impl Follower {
 
     fn learn_books(&mut self, space: SpaceId, ledger: Ledger, mm: u64) -> Result<()> {
         let (delays, remanence) = (self.probes.delays(mm)?, self.probes.remanence(mm)?);
-        let (ledger, afterlife) = (Box::new(ledger), Box::new(Afterlife { delays, remanence }));
+        let afterlife = Afterlife { delays, remanence };
+        let known = self.model.space(space);
+        if (known.ledger, known.afterlife) == (ledger, afterlife) {
+            return Ok(());
+        }
+        let (ledger, afterlife) = (Box::new(ledger), Box::new(afterlife));
         self.learn(Fact::Books { space, ledger, afterlife });
         Ok(())
     }

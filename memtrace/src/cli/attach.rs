@@ -29,11 +29,6 @@ pub(super) struct Attach {
 }
 
 impl Attach {
-    /// Returns how they are traced.
-    pub(super) const fn tracing(&self) -> &Tracing {
-        &self.tracing
-    }
-
     /// Traces, then reports.
     pub(super) fn main(self, common: &Common) -> Outcome {
         self.tracing.check(common)?;

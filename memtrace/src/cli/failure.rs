@@ -1,6 +1,10 @@
 //! Errors as users see them: a sentence, a hint, an exit code.
 
-use std::{io::Read as _, process::ExitCode};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use super::attach::NoProcess;
 use crate::{
@@ -42,6 +46,15 @@ impl Failure {
     /// Returns that what was asked about is not there any more.
     pub(super) fn gone(what: String, hint: impl Into<String>) -> Self {
         Self::new(Self::FAILED, Vanished(what).into(), hint)
+    }
+
+    /// A file could not be read; `hint` says how there would be one.
+    pub(super) fn unread(path: &Path, error: &io::Error, hint: &'static str) -> Self {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => "read it as a user who may",
+            _ => hint,
+        };
+        Self::new(Self::FAILED, anyhow::anyhow!("cannot read {}: {error}", path.display()), hint)
     }
 
     /// Returns the sentence.

@@ -39,6 +39,15 @@ pub(super) fn surroundings(start_ns: u64) -> Result<Surroundings> {
 
 /// Returns the time on `CLOCK_BOOTTIME`.
 pub(super) fn now_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("cannot read the clock")?;
+    clock_ns(ClockId::CLOCK_BOOTTIME)
+}
+
+/// Returns the CPU time of this thread.
+pub(super) fn cpu_ns() -> Result<u64> {
+    clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn clock_ns(clock: ClockId) -> Result<u64> {
+    let now = clock_gettime(clock).context("cannot read the clock")?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }

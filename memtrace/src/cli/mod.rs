@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod failure;
 mod flame;
+mod formats;
 mod generate;
 mod ledger;
 mod look;
@@ -83,20 +84,6 @@ enum Command {
     /// Writes the man pages.
     #[command(hide = true)]
     Man(generate::Man),
-}
-
-impl Command {
-    /// Tells whether what it has to say can be a page.
-    const fn makes_page(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Attach(_) | Self::Report(_) | Self::Replay(_))
-    }
-}
-
-fn no_page() -> Failure {
-    Failure::usage(
-        "this command makes no page".to_owned(),
-        "take --format text or json; run, attach, report and replay make pages",
-    )
 }
 
 /// Options of every command.
@@ -190,9 +177,7 @@ impl Tracing {
         }
         Ok(())
     }
-}
 
-impl Tracing {
     /// Writes the report, or says what was recorded.
     fn tell(&self, tracer: &Tracer, report: &Report, output: &mut Output) -> Result<(), Failure> {
         if !self.no_report {
@@ -254,10 +239,7 @@ pub fn main() -> ExitCode {
         .filter_module("aya_obj", log::LevelFilter::Warn)
         .format_target(false)
         .init();
-    if common.format == Format::Html && !command.makes_page() {
-        return no_page().print();
-    }
-    let result = flame::check(&command, &common).and_then(|()| match command {
+    let result = formats::check(&command, &common).and_then(|()| match command {
         Command::Run(run) => run.main(&common),
         Command::Attach(attach) => attach.main(&common),
         Command::Ledger(ledger) => ledger.main(&common),
@@ -284,13 +266,18 @@ fn runtime() -> anyhow::Result<Runtime> {
 /// Result of a command.
 type Outcome = Result<ExitCode, Failure>;
 
-fn buffer_size(text: &str) -> Result<u32, String> {
-    let (digits, shift) = match text.as_bytes().last() {
+/// Splits a size into its digits and the binary logarithm of its unit.
+fn without_unit(text: &str) -> (&str, u32) {
+    match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
         Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
         _ => (text, 0),
-    };
+    }
+}
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    let (digits, shift) = without_unit(text);
     let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(1 << shift));
     match bytes {
         Some(bytes) if bytes >= 4096 && bytes.is_power_of_two() => Ok(bytes),

@@ -1,8 +1,9 @@
 //! Where a report goes.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io::{self, IsTerminal as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -73,7 +74,6 @@ impl Output {
     pub(super) fn write_again(&mut self, report: &Report) -> Result<(), Failure> {
         let text = match self.format {
             Format::Json => json::line(report),
-            Format::Html => html::render(report, None),
             _ => {
                 let clear = if self.style().color { "\x1b[H\x1b[2J" } else { "" };
                 format!("{clear}{}\n", text::render(report, self.style()))
@@ -150,6 +150,20 @@ pub(super) fn create(path: &Path) -> Result<File, Failure> {
             "name a file in a folder that exists and that you may write to",
         )
     })
+}
+
+/// Checks that what is written would not overwrite a file that is read.
+pub(super) fn check_not_over(
+    common: &Common,
+    input: &Metadata,
+    sentence: &str,
+) -> Result<(), Failure> {
+    let output = common.output.as_ref().and_then(|path| fs::metadata(path).ok());
+    let is_same = |output: &Metadata| (output.dev(), output.ino()) == (input.dev(), input.ino());
+    if input.is_file() && output.as_ref().is_some_and(is_same) {
+        return Err(Failure::usage(sentence.to_owned(), "name another file behind -o"));
+    }
+    Ok(())
 }
 
 /// Returns the columns of the terminal at `fd`, 100 where it does not say.

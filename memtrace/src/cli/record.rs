@@ -1,6 +1,6 @@
 //! `memtrace record`: a trace for `memtrace replay`, and no report.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use clap::Args;
 
@@ -29,15 +29,12 @@ pub(super) struct Record {
 impl Record {
     /// Traces as `run` and `attach` do.
     pub(super) fn main(self, common: &Common) -> Outcome {
-        let file: PathBuf = match (&common.output, &self.tracing.record) {
-            (Some(file), None) => file.clone(),
-            (None, Some(file)) => file.clone(),
-            _ => {
-                let error = "where to write the trace is not told".to_owned();
-                return Err(Failure::usage(error, "memtrace record -o FILE -- CMD ARGS…"));
-            }
-        };
-        let tracing = Tracing { record: Some(file), no_report: true, ..self.tracing };
+        let record = common.output.clone().xor(self.tracing.record);
+        if record.is_none() {
+            let error = "where to write the trace is not told".to_owned();
+            return Err(Failure::usage(error, "memtrace record -o FILE -- CMD ARGS…"));
+        }
+        let tracing = Tracing { record, no_report: true, ..self.tracing };
         let common = Common { output: None, ..common.clone() };
         if self.pids.is_empty() {
             Run { tracing, user: self.user, command: self.command }.main(&common)

@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -18,7 +17,7 @@ use super::{
     Common, Outcome, duration,
     failure::Failure,
     flame,
-    output::{Output, Stream},
+    output::{Output, Stream, check_not_over},
     recorder::Recorder,
 };
 use crate::{
@@ -58,7 +57,9 @@ impl Replay {
     pub(super) fn main(self, common: &Common) -> Outcome {
         let name = self.file.display();
         let file = open(&self.file)?;
-        check_output(&file, common)?;
+        if let Ok(trace) = file.metadata() {
+            check_not_over(common, &trace, "the report would overwrite the trace")?;
+        }
         let mut trace = begin(&self.file, file)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
@@ -249,29 +250,12 @@ impl Read {
 
 fn open(path: &Path) -> Result<File, Failure> {
     let name = path.display();
-    let file = File::open(path).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => "read it as a user who may",
-            _ => HOW_TO_KEEP,
-        };
-        Failure::new(Failure::FAILED, anyhow!("cannot read {name}: {error}"), hint)
-    })?;
+    let file = File::open(path).map_err(|error| Failure::unread(path, &error, HOW_TO_KEEP))?;
     if file.metadata().is_ok_and(|file| file.is_dir()) {
         let error = anyhow!("cannot replay {name}: it is a directory");
         return Err(Failure::new(Failure::FAILED, error, "name a file in it"));
     }
     Ok(file)
-}
-
-/// Checks that the report would not overwrite the trace.
-fn check_output(trace: &File, common: &Common) -> Result<(), Failure> {
-    let output = common.output.as_ref().and_then(|path| fs::metadata(path).ok());
-    let (Some(output), Ok(trace)) = (output, trace.metadata()) else { return Ok(()) };
-    if trace.is_file() && (trace.dev(), trace.ino()) == (output.dev(), output.ino()) {
-        let error = "the report would overwrite the trace".to_owned();
-        return Err(Failure::usage(error, "name another file behind -o"));
-    }
-    Ok(())
 }
 
 const HOW_TO_KEEP: &str = "`memtrace record -o FILE -- CMD` writes a trace";

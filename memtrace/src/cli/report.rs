@@ -1,6 +1,6 @@
 //! `memtrace report`: one look at what processes hold, and how much of it is free.
 
-use std::{fs, io, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{io, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -166,9 +166,7 @@ impl Report {
 /// Returns every process but this one and those of the kernel.
 fn everyone() -> io::Result<Processes> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        let Some(pid) = pid.filter(|&pid| pid != std::process::id()) else { continue };
+    for pid in procfs::pids()?.into_iter().filter(|&pid| pid != std::process::id()) {
         // What ends meanwhile is not there.
         if let Ok(Some(process)) = procfs::find(pid)
             && !process.stat.is_kernel_thread

@@ -49,11 +49,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Returns how it is traced.
-    pub(super) const fn tracing(&self) -> &Tracing {
-        &self.tracing
-    }
-
     /// Runs the command and returns its exit code, or 128 and the signal that ended it.
     pub(super) fn main(self, common: &Common) -> Outcome {
         self.tracing.check(common)?;

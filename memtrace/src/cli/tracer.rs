@@ -234,11 +234,11 @@ impl Tracer {
     /// Looks for lost records, and shows the status line.
     fn heal(&mut self) -> Result<()> {
         let stats = self.follower.heal()?;
-        if self.follower.wants_books() {
+        let shows = self.status.is_due();
+        if shows || self.follower.wants_books() {
             self.follower.read_books()?;
         }
-        if self.status.is_due() {
-            self.follower.read_books()?;
+        if shows {
             let model = self.follower.model();
             let resident = model.living().next().and_then(|process| rss(process.tgid));
             self.status.show(stats, resident, model.reclaimed_bytes());

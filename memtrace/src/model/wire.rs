@@ -1,6 +1,8 @@
 //! The kernel's books in a [`Model`] that is written down: as hexadecimal digits, since their layout is
 //! the kernel side's.
 
+use std::fmt::Write as _;
+
 use memtrace_common::{Delays, Ledger, Remanence, decode_ledger};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use zerocopy::{FromBytes, IntoBytes as _};
@@ -46,7 +48,12 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
 }
 
 fn digits(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // A string takes all.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 fn of_digits(digits: &str) -> Option<Vec<u8>> {

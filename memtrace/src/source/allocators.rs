@@ -118,8 +118,8 @@ fn version_of_go(tgid: u32) -> Option<String> {
 
 /// Tells whether one of the threads of a process has a name.
 fn has_thread(tgid: u32, name: &str) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{tgid}/task")).into_iter().flatten().flatten();
-    let mut names = threads.filter_map(|thread| std::fs::read(thread.path().join("comm")).ok());
+    let comm = |tid: u32| std::fs::read(format!("/proc/{tgid}/task/{tid}/comm")).ok();
+    let mut names = procfs::tids(tgid).into_iter().flatten().filter_map(comm);
     names.any(|comm| comm.strip_suffix(b"\n") == Some(name.as_bytes()))
 }
 

@@ -1,6 +1,9 @@
 //! `--fail-above`: by how much a class of memory may grow.
 
-use crate::model::diff::{Class, Limit};
+use crate::{
+    cli::without_unit,
+    model::diff::{Class, Limit},
+};
 
 /// Reads `SIZE` (of resident memory) or `CLASS=SIZE`.
 pub(super) fn limit(text: &str) -> Result<Limit, String> {
@@ -21,12 +24,7 @@ fn class(name: &str) -> Result<Class, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
+    let (digits, shift) = without_unit(text);
     // `parse` takes a sign, too.
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.parse::<u64>().ok().filter(|_| is_number);

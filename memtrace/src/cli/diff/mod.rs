@@ -5,7 +5,6 @@ mod limits;
 use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -17,12 +16,12 @@ use self::limits::limit;
 use super::{
     Common, Outcome,
     failure::Failure,
-    output::{Output, Stream},
+    output::{Output, Stream, check_not_over},
     replay,
 };
 use crate::{
     model::diff::{Kept, Limit, Named, NotAReport, Verdict, diff},
-    sink::{json, size},
+    sink::size,
     source::trace_file::MAGIC,
 };
 
@@ -52,7 +51,9 @@ impl Diff {
         let reports = [load(&before_path)?, load(&after_path)?];
         let names = [&before_path, &after_path].map(|path| path.display().to_string());
         let [before, after] = [0, 1].map(|i| Named { name: &names[i], report: &reports[i] });
-        check_output([&before_path, &after_path], common)?;
+        for input in [&before_path, &after_path].into_iter().flat_map(fs::metadata) {
+            check_not_over(common, &input, "this would overwrite one of the reports")?;
+        }
         let mut output = Output::open(common, Stream::Stdout)?;
         let diff = diff(before, after, &fail_above);
         output.write_diff(&diff)?;
@@ -81,28 +82,10 @@ fn broken(limit: &Verdict) -> String {
     }
 }
 
-/// Checks that what differs would not overwrite what is compared.
-fn check_output(inputs: [&Path; 2], common: &Common) -> Result<(), Failure> {
-    let id =
-        |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.is_file()));
-    let output = common.output.as_deref().and_then(id).filter(|(_, _, is_file)| *is_file);
-    if output.is_some() && inputs.into_iter().any(|input| id(input) == output) {
-        let error = "this would overwrite one of the reports".to_owned();
-        return Err(Failure::usage(error, "name another file behind -o"));
-    }
-    Ok(())
-}
-
 /// Reads a report. The one place that knows what can be compared.
 fn load(path: &Path) -> Result<Kept, Failure> {
     let name = path.display();
-    let unread = |error: io::Error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => "read it as a user who may",
-            _ => HOW_TO_KEEP,
-        };
-        Failure::new(Failure::FAILED, anyhow!("cannot read {name}: {error}"), hint)
-    };
+    let unread = |error: io::Error| Failure::unread(path, &error, HOW_TO_KEEP);
     let refused = |why: String, hint: &str| {
         Failure::new(Failure::FAILED, anyhow!("cannot compare {name}: {why}"), hint)
     };
@@ -110,9 +93,8 @@ fn load(path: &Path) -> Result<Kept, Failure> {
     // Whatever it is, it may be large: only what begins as an object does is read.
     let head = file.fill_buf().map_err(unread)?;
     if head.starts_with(&MAGIC) {
-        let report = json::render(&replay::whole(path)?);
-        return Kept::decode(report.as_bytes())
-            .map_err(|error| refused(error.to_string(), hint(&error)));
+        let report = replay::whole(path)?;
+        return Kept::of(&report).map_err(|error| refused(error.to_string(), hint(&error)));
     }
     match head.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}

@@ -157,10 +157,10 @@ impl State {
             return Ok(());
         }
         let meant = self.wish.opened.or(self.wish.selected).filter(|_| at_once);
-        let next = meant.map_or_else(
-            || Ok::<_, Error>(self.budget.next(self.processes.all(), self.wish, now_ns()?)),
-            |meant| Ok(Some(meant)),
-        )?;
+        let next = match meant {
+            Some(_) => meant,
+            None => self.budget.next(self.processes.all(), self.wish, now_ns()?),
+        };
         self.walking = next.filter(|&id| self.walker.ask(id));
         Ok(())
     }

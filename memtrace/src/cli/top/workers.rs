@@ -3,7 +3,6 @@
 use std::{io, sync::mpsc as from_here, thread};
 
 use anyhow::{Context as _, Result};
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
         failure::check_privileges,
         ledger::count_machine,
         look::{self, Look as Looked},
-        machine::now_ns,
+        machine::{cpu_ns, now_ns},
         priority,
     },
     model::{
@@ -56,7 +55,7 @@ impl Walker {
 
 /// Walks a process, `None` when it is gone.
 fn walk(id: Id) -> Option<Look> {
-    let before_ns = cpu_ns();
+    let before_ns = cpu_ns().ok()?;
     let result = match look(id) {
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(procfs::is_gone) => {
             return None;
@@ -64,7 +63,12 @@ fn walk(id: Id) -> Option<Look> {
         Err(error) => Err(format!("it cannot be looked at: {error:#}")),
         Ok(report) => Ok(report?),
     };
-    Some(Look { id, at_ns: now_ns().ok()?, cost_ns: cpu_ns().saturating_sub(before_ns), result })
+    Some(Look {
+        id,
+        at_ns: now_ns().ok()?,
+        cost_ns: cpu_ns().ok()?.saturating_sub(before_ns),
+        result,
+    })
 }
 
 fn look(id: Id) -> Result<Option<ProcessReport>> {
@@ -75,12 +79,6 @@ fn look(id: Id) -> Result<Option<ProcessReport>> {
     let mut looked = Looked::at(id.tgid, found, false)?;
     looked.walk(false)?;
     Ok(look::report(vec![looked], start_ns)?.processes.pop())
-}
-
-/// Returns the CPU time of this thread.
-fn cpu_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
 /// Attaches the probes, which takes a second. Says why not, where it cannot be done.

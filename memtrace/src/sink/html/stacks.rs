@@ -2,8 +2,11 @@
 
 use super::escape;
 use crate::{
-    model::report::{Frame, FreedBy, ProcessReport, ProcessStacks, RetainedBy, Stacks},
-    sink::{folded, printable, size},
+    model::report::{Frame, FreedBy, ProcessReport, RetainedBy, Stacks},
+    sink::{
+        folded, size,
+        words::{counted, lost_samples, sampled, still_resident},
+    },
 };
 
 /// Call stacks of each kind that are shown of a process. The JSON report has all.
@@ -11,42 +14,25 @@ const STACKS: usize = 50;
 
 /// Adds what was sampled.
 pub(super) fn render(page: &mut String, stacks: &Stacks, all: &[ProcessReport]) {
-    let Stacks { sample_bytes, samples, lost, lost_stacks, .. } = *stacks;
     page.push_str("<section class=\"stacks\"><h2>Call stacks</h2>\n");
-    if lost > 0 || lost_stacks > 0 {
-        page.push_str(&format!(
-            "<p class=\"warning\"><strong>Incomplete</strong> {lost} of {samples} samples and \
-             {lost_stacks} call stacks found no room; sample less with a larger --sample-bytes</p>\n"
-        ));
+    if let Some(lost) = lost_samples(stacks) {
+        page.push_str(&format!("<p class=\"warning\"><strong>Incomplete</strong> {lost}</p>\n"));
     }
     page.push_str(&format!(
         "<p class=\"note\">Estimates: one byte of {} was sampled.</p>\n",
-        size(sample_bytes)
+        size(stacks.sample_bytes)
     ));
     for process in &stacks.processes {
-        let ProcessStacks { tgid, retained, freed, freed_resident_estimate, .. } = *process;
-        let comm = all.iter().find(|report| report.tgid == tgid).map_or("", |report| &report.comm);
-        let resident = freed_resident_estimate.map_or_else(String::new, |bytes| {
-            format!(", of which {} at most may still be resident", size(bytes))
-        });
-        let text = format!(
-            "{} (pid {tgid}): about {} allocated and not freed, {} freed{resident}",
-            printable(comm),
-            size(retained),
-            size(freed),
-        );
-        page.push_str(&format!("<p>{}</p>\n", escape::sentence(&text)));
+        let (who, what) = sampled(process, all);
+        page.push_str(&format!("<p>{}</p>\n", escape::sentence(&format!("{who}: {what}"))));
         let retained_by =
             process.retained_by.iter().map(|RetainedBy { bytes, samples, frames }| {
                 (*bytes, format!("{} {}", size(*bytes), counted(*samples)), frames.as_slice())
             });
         section(page, "allocated and not freed", retained_by.collect());
         let freed_by = process.freed_by.iter().map(|row| {
-            let FreedBy { bytes, resident_estimate, samples, frames } = row;
-            let resident = resident_estimate.map_or_else(String::new, |bytes| {
-                format!(", at most {} still resident (estimate)", size(bytes))
-            });
-            let text = format!("{}{resident} {}", size(*bytes), counted(*samples));
+            let FreedBy { bytes, samples, frames, .. } = row;
+            let text = format!("{}{} {}", size(*bytes), still_resident(row), counted(*samples));
             (*bytes, text, frames.as_slice())
         });
         section(page, "freed", freed_by.collect());
@@ -73,12 +59,5 @@ fn section(page: &mut String, title: &str, rows: Vec<(u64, String, &[Frame])>) {
     if let Some(more) = rows.get(STACKS..).filter(|more| !more.is_empty()) {
         let bytes = more.iter().map(|row| row.0).fold(0, u64::saturating_add);
         page.push_str(&format!("<p>… and {} more stacks, {}</p>\n", more.len(), size(bytes)));
-    }
-}
-
-fn counted(samples: u64) -> String {
-    match samples {
-        1 => "(1 sample)".to_owned(),
-        _ => format!("({samples} samples)"),
     }
 }

@@ -3,7 +3,10 @@
 use super::{Style, layout::Ink};
 use crate::{
     model::report::{Frame, FreedBy, ProcessReport, ProcessStacks, RetainedBy, Stacks},
-    sink::{folded, printable, size},
+    sink::{
+        folded, printable, size,
+        words::{counted, lost_samples, sampled, still_resident},
+    },
 };
 
 /// Call stacks that are shown of each kind.
@@ -13,28 +16,13 @@ const FRAMES: usize = 16;
 
 /// Adds what was sampled to `out`.
 pub(super) fn render(out: &mut String, stacks: &Stacks, all: &[ProcessReport], style: Style) {
-    let Stacks { sample_bytes, samples, lost, lost_stacks, .. } = *stacks;
-    if lost > 0 || lost_stacks > 0 {
-        let text = format!(
-            "incomplete: {lost} of {samples} samples and {lost_stacks} call stacks found no room; \
-             sample less with a larger --sample-bytes"
-        );
-        style.paragraph(out, Some(Ink::Red), 4, &text);
+    if let Some(lost) = lost_samples(stacks) {
+        style.paragraph(out, Some(Ink::Red), 4, &format!("incomplete: {lost}"));
     }
     for process in &stacks.processes {
-        let ProcessStacks { tgid, retained, freed, freed_resident_estimate, .. } = *process;
-        let comm = all.iter().find(|report| report.tgid == tgid).map_or("", |report| &report.comm);
-        let resident = freed_resident_estimate.map_or_else(String::new, |bytes| {
-            format!(", of which {} at most may still be resident", size(bytes))
-        });
-        let text = format!(
-            "{} (pid {tgid}), by call stacks: about {} allocated and not freed, {} freed{resident}; \
-             one byte of {} was sampled",
-            printable(comm),
-            size(retained),
-            size(freed),
-            size(sample_bytes),
-        );
+        let (who, what) = sampled(process, all);
+        let every = size(stacks.sample_bytes);
+        let text = format!("{who}, by call stacks: {what}; one byte of {every} was sampled");
         style.paragraph(out, Some(Ink::Bold), 4, &text);
         let ProcessStacks { retained_by, freed_by, .. } = process;
         section(out, "allocated and not freed", retained_by, style, retained_row);
@@ -71,18 +59,9 @@ fn retained_row(row: &RetainedBy) -> (String, u64, &[Frame]) {
 }
 
 fn freed_row(row: &FreedBy) -> (String, u64, &[Frame]) {
-    let FreedBy { bytes, resident_estimate, samples, frames } = row;
-    let resident = resident_estimate.map_or_else(String::new, |bytes| {
-        format!(", at most {} still resident (estimate)", size(bytes))
-    });
+    let FreedBy { bytes, samples, frames, .. } = row;
+    let resident = still_resident(row);
     (format!("{:>10}{resident}  {}", size(*bytes), counted(*samples)), *bytes, frames)
-}
-
-fn counted(samples: u64) -> String {
-    match samples {
-        1 => "(1 sample)".to_owned(),
-        _ => format!("({samples} samples)"),
-    }
 }
 
 fn stack(out: &mut String, frames: &[Frame]) {

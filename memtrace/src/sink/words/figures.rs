@@ -1,9 +1,49 @@
 //! Figures that belong together, in one line.
 
+use memtrace_common::Path;
+
+use super::path;
 use crate::{
-    model::report::{AllocatorReport, Faults, Remains, Remanence, Reuse, ZeroedByKind},
-    sink::{known_number, printable, size},
+    model::report::{
+        AllocatorReport, Faults, LateDelay, MadvFree, ProcessReport, Remains, Remanence, Reuse,
+        Swap, ZeroedByKind,
+    },
+    sink::{known, known_number, printable, size},
 };
+
+/// Returns what a process asked for.
+pub(in crate::sink) fn asked_for(process: &ProcessReport) -> String {
+    let mapped = &process.mapped;
+    format!(
+        "{} in {} {}; at most {} were mapped at once",
+        known(mapped.requested),
+        mapped.calls,
+        if mapped.calls == 1 { "call" } else { "calls" },
+        known(mapped.peak),
+    )
+}
+
+/// Returns how late frames came back, if any did.
+pub(in crate::sink) fn late(process: &ProcessReport) -> Option<String> {
+    let LateDelay { p50_ns, p99_ns, max_ns } = process.reclaimed.late_delay?;
+    let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
+    Some(format!("half of the frames within {half}, 99 % within {most}, the last after {longest}"))
+}
+
+/// Returns what became of what was given up by `MADV_FREE`, if anything was.
+pub(in crate::sink) fn madv_free(process: &ProcessReport) -> Option<String> {
+    let MadvFree { now, used_again, taken } = process.madv_free;
+    path(process, Path::Free)?;
+    now.or(used_again).or(taken)?;
+    let [now, again, taken] = [now, used_again, taken].map(known);
+    Some(format!("{now} there for the taking, {again} in use again, {taken} taken"))
+}
+
+/// Returns what went to swap and came back, if anything did.
+pub(in crate::sink) fn swap(process: &ProcessReport) -> Option<String> {
+    let Swap { out: Some(out), r#in: Some(back) } = process.swap else { return None };
+    (out.max(back) > 0).then(|| format!("{} out, {} back in", size(out), size(back)))
+}
 
 /// Returns the faults, and what they zeroed and copied.
 pub(in crate::sink) fn faults(faults: &Faults) -> String {

@@ -4,12 +4,14 @@
 
 mod figures;
 mod sentence;
+mod stacks;
 
 use memtrace_common::Path;
 
 pub(super) use self::{
-    figures::{allocator_name, faults, reuses, stays, time},
+    figures::{allocator_name, asked_for, faults, late, madv_free, reuses, stays, swap, time},
     sentence::{given_back, notes, sentence},
+    stacks::{counted, lost_samples, sampled, still_resident},
 };
 use super::{printable, size};
 use crate::model::{

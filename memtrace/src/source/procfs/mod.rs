@@ -47,9 +47,23 @@ pub fn living_thread(tgid: u32) -> Option<u32> {
     if lives(tgid).is_some() {
         return Some(tgid);
     }
-    let threads = fs::read_dir(format!("/proc/{tgid}/task")).ok()?;
-    let mut tids = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    tids.find(|&tid| lives(tid).is_some())
+    tids(tgid).ok()?.into_iter().find(|&tid| lives(tid).is_some())
+}
+
+/// Returns every process.
+pub fn pids() -> io::Result<Vec<u32>> {
+    numbers_in("/proc")
+}
+
+/// Returns the threads of a process.
+pub fn tids(tgid: u32) -> io::Result<Vec<u32>> {
+    numbers_in(&format!("/proc/{tgid}/task"))
+}
+
+/// Returns the names in a folder that are numbers.
+fn numbers_in(folder: &str) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(folder)?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// Returns where `/proc` shows a process's address space. (That of a leader that exited is empty.)

@@ -3,12 +3,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::FileExt as _,
 };
 
-use super::parse_stat;
+use super::{parse_stat, pids};
 use crate::model::top::{Id, Reading};
 
 /// The processes of the machine, or some of them.
@@ -45,7 +45,7 @@ impl Table {
             self.of_kernel.clear();
         }
         self.times += 1;
-        let pids = if self.only.is_empty() { list()? } else { self.only.clone() };
+        let pids = if self.only.is_empty() { pids()? } else { self.only.clone() };
         let mut before = std::mem::take(&mut self.files);
         let mut readings = Vec::with_capacity(pids.len());
         for pid in pids {
@@ -84,15 +84,12 @@ impl Table {
     }
 }
 
-/// Returns every PID.
-fn list() -> io::Result<Vec<u32>> {
-    let pids = fs::read_dir("/proc")?.flatten();
-    Ok(pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command, Stdio};
+    use std::{
+        fs,
+        process::{Child, Command, Stdio},
+    };
 
     use super::*;
 

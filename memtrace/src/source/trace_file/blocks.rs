@@ -203,51 +203,54 @@ impl<R: Read> BlockReader<R> {
 }
 
 impl<R: Read + Seek> BlockReader<R> {
-    /// Goes on at the last state of a time that is not later, if there is one: only the heads of blocks
-    /// are read on the way.
+    /// Goes on at the last state of a time that is not later, if there is one.
     pub(super) fn seek(&mut self, time_ns: u64) -> io::Result<()> {
-        let begin = self.offset;
-        let (mut offset, mut found, mut was_state) = (begin, None, false);
-        loop {
-            let head = up_to(&mut self.source, size_of::<RawBlock>())?;
-            let Ok(block) = RawBlock::read_from_bytes(&head[..]) else { break };
-            if block.magic != MAGIC || block.kind == RECORDS && block.first_ns > time_ns {
-                break;
-            }
+        let (mut found, mut was_state) = (None, false);
+        self.each_head(|offset, block| {
             let is_state = block.kind == STATE;
+            // A long state takes several blocks.
             if is_state && !was_state && block.last_ns <= time_ns {
                 found = Some(offset);
             }
             was_state = is_state;
-            offset += head.len() as u64 + u64::from(block.compressed);
-            self.source.seek(SeekFrom::Start(offset))?;
-        }
-        self.offset = found.unwrap_or(begin);
+            is_state || block.first_ns <= time_ns
+        })?;
         self.wants_state = found.is_some();
-        self.source.seek(SeekFrom::Start(self.offset)).map(drop)
+        self.go_on(found)
     }
-}
 
-impl<R: Read + Seek> BlockReader<R> {
     /// Goes on at the last block of records, if there is one further on.
     pub(super) fn seek_last(&mut self) -> io::Result<()> {
-        let (mut offset, mut last) = (self.offset, None);
-        loop {
-            let head = up_to(&mut self.source, size_of::<RawBlock>())?;
-            let Ok(block) = RawBlock::read_from_bytes(&head[..]) else { break };
-            if block.magic != MAGIC {
-                break;
-            }
+        let mut last = None;
+        self.each_head(|offset, block| {
             if block.kind == RECORDS {
                 last = Some(offset);
             }
+            true
+        })?;
+        if last.is_some() {
+            self.at = self.bytes.len();
+        }
+        self.go_on(last)
+    }
+
+    /// Reads the heads of the blocks further on, and nothing else of them, while `goes_on` says so.
+    fn each_head(&mut self, mut goes_on: impl FnMut(u64, &RawBlock) -> bool) -> io::Result<()> {
+        let mut offset = self.offset;
+        loop {
+            let head = up_to(&mut self.source, size_of::<RawBlock>())?;
+            let Ok(block) = RawBlock::read_from_bytes(&head[..]) else { return Ok(()) };
+            if block.magic != MAGIC || !goes_on(offset, &block) {
+                return Ok(());
+            }
             offset += head.len() as u64 + u64::from(block.compressed);
             self.source.seek(SeekFrom::Start(offset))?;
         }
-        if let Some(last) = last {
-            self.at = self.bytes.len();
-            self.offset = last;
-        }
+    }
+
+    /// Reads next what stands at an offset; what would have come next, where there is none.
+    fn go_on(&mut self, offset: Option<u64>) -> io::Result<()> {
+        self.offset = offset.unwrap_or(self.offset);
         self.source.seek(SeekFrom::Start(self.offset)).map(drop)
     }
 }

@@ -11,14 +11,14 @@ use super::{
 use crate::{
     model::{
         history::Lifeline,
-        report::{
-            Balance, Evidence, Finding, LateDelay, MadvFree, ProcessReport, RegionReport, Report,
-            Swap,
-        },
+        report::{Balance, Evidence, Finding, ProcessReport, RegionReport, Report},
     },
     sink::{
         known, size,
-        words::{faults, given_back, notes, reuses, sentence, time, total, was_traced},
+        words::{
+            asked_for, faults, given_back, late, madv_free, notes, reuses, sentence, swap, total,
+            was_traced,
+        },
     },
 };
 
@@ -217,40 +217,19 @@ fn sums(page: &mut String, process: &ProcessReport, placed: &Placed<'_>) {
             "<p class=\"note\"><code>--evidence args</code> keeps no books of frames.</p>\n",
         );
     }
-    let mut also = vec![];
-    let mapped = &process.mapped;
-    let calls = if mapped.calls == 1 { "call" } else { "calls" };
-    also.push(format!(
-        "asked for: {} in {} {calls}; at most {} were mapped at once",
-        known(mapped.requested),
-        mapped.calls,
-        known(mapped.peak),
-    ));
-    if let Some(LateDelay { p50_ns, p99_ns, max_ns }) = process.reclaimed.late_delay {
-        let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
-        also.push(format!(
-            "late: half of the frames within {half}, 99 % within {most}, the last after {longest}"
-        ));
-    }
-    also.push(format!("faults: {}", faults(&process.faults)));
-    let MadvFree { now, used_again, taken } = process.madv_free;
-    if process.reclaimed.by_path.contains_key("free") && now.or(used_again).or(taken).is_some() {
-        let [now, again, taken] = [now, used_again, taken].map(known);
-        also.push(format!(
-            "MADV_FREE: {now} there for the taking, {again} in use again, {taken} taken"
-        ));
-    }
-    if let Some(remanence) = &process.remanence {
-        also.push(format!("remanence: {}", reuses(remanence)));
-    }
-    if let Swap { out: Some(out), r#in: Some(back) } = process.swap
-        && out.max(back) > 0
-    {
-        also.push(format!("swap: {} out, {} back in", size(out), size(back)));
-    }
+    let also = [
+        ("asked for", Some(asked_for(process))),
+        ("late", late(process)),
+        ("faults", Some(faults(&process.faults))),
+        ("MADV_FREE", madv_free(process)),
+        ("remanence", process.remanence.as_ref().map(reuses)),
+        ("swap", swap(process)),
+    ];
     page.push_str("<ul class=\"also\">");
-    for line in also {
-        page.push_str(&format!("<li>{}</li>", escape::sentence(&line)));
+    for (name, text) in also {
+        if let Some(text) = text {
+            page.push_str(&format!("<li>{}</li>", escape::sentence(&format!("{name}: {text}"))));
+        }
     }
     page.push_str("</ul></section>\n");
 }

@@ -15,12 +15,13 @@ use super::{
     },
 };
 use crate::{
-    model::report::{
-        Balance, Evidence, Finding, LateDelay, MadvFree, Memory, PathReport, ProcessReport, Swap,
-    },
+    model::report::{Balance, Evidence, Finding, Memory, PathReport, ProcessReport},
     sink::{
         known, known_as, printable, signed_size, size,
-        words::{Figure, faults, label, memory_title, notes, path, reuses, sentence, time, total},
+        words::{
+            Figure, asked_for, faults, label, late, madv_free, memory_title, notes, path, reuses,
+            sentence, swap, total,
+        },
     },
 };
 
@@ -150,21 +151,11 @@ fn paths(out: &mut String, process: &ProcessReport, style: Style) {
 
 fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, style: Style) {
     let mut line = |text: &str| style.paragraph(out, None, 11, &format!("  {text}"));
-    let mapped = &process.mapped;
     if traced.is_some() {
-        line(&format!(
-            "asked for  {} in {} {}; at most {} were mapped at once",
-            known(mapped.requested),
-            mapped.calls,
-            if mapped.calls == 1 { "call" } else { "calls" },
-            known(mapped.peak),
-        ));
+        line(&format!("asked for  {}", asked_for(process)));
     }
-    if let Some(LateDelay { p50_ns, p99_ns, max_ns }) = process.reclaimed.late_delay {
-        let [half, most, longest] = [p50_ns, p99_ns, max_ns].map(time);
-        line(&format!(
-            "late       half of the frames within {half}, 99 % within {most}, the last after {longest}"
-        ));
+    if let Some(late) = late(process) {
+        line(&format!("late       {late}"));
     }
     let by_kind = &process.reclaimed.by_kind;
     if !by_kind.is_empty() {
@@ -177,20 +168,14 @@ fn sums(out: &mut String, process: &ProcessReport, traced: Option<Evidence>, sty
     if traced.is_some() {
         line(&format!("faults     {}", faults(&process.faults)));
     }
-    let MadvFree { now, used_again, taken } = process.madv_free;
-    if path(process, Path::Free).is_some() && now.or(used_again).or(taken).is_some() {
-        let [now, again, taken] = [now, used_again, taken].map(known);
-        line(&format!(
-            "MADV_FREE  {now} there for the taking, {again} in use again, {taken} taken"
-        ));
+    if let Some(given_up) = madv_free(process) {
+        line(&format!("MADV_FREE  {given_up}"));
     }
     if let Some(remanence) = &process.remanence {
         line(&format!("remanence  {}", reuses(remanence)));
     }
-    if let Swap { out: Some(out), r#in: Some(back) } = process.swap
-        && out.max(back) > 0
-    {
-        line(&format!("swap       {} out, {} back in", size(out), size(back)));
+    if let Some(swap) = swap(process) {
+        line(&format!("swap       {swap}"));
     }
 
     if traced.is_some_and(|evidence| evidence >= Evidence::Rss) {
