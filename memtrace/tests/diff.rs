@@ -1,6 +1,8 @@
 //! `memtrace diff`: its JSON against docs/diff.schema.json and docs/OUTPUT.md, its exit codes, and what
 //! it makes of files that are no reports. Needs no root.
 
+mod common;
+
 use std::{
     fs,
     path::PathBuf,
@@ -9,6 +11,8 @@ use std::{
 
 use assert_cmd::assert::Assert;
 use serde_json::{Value, json};
+
+use common::missing;
 
 const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
@@ -145,25 +149,10 @@ fn a_missing_an_extra_and_a_wrong_field_are_refused() {
 
 #[test]
 fn the_document_names_every_field() {
-    fn names(schema: &Value, found: &mut Vec<String>) {
-        match schema {
-            Value::Object(object) => {
-                if let Some(Value::Object(properties)) = object.get("properties") {
-                    found.extend(properties.keys().cloned());
-                }
-                object.values().for_each(|value| names(value, found));
-            }
-            Value::Array(items) => items.iter().for_each(|item| names(item, found)),
-            _ => {}
-        }
-    }
     let text = include_str!("../../docs/OUTPUT.md");
     let section = text.split("## What differs").nth(1).expect("the section is there");
     let section = section.split("\n## ").next().expect("it has an end");
-    let mut found = Vec::new();
-    names(&schema(), &mut found);
-    let missing: Vec<&String> =
-        found.iter().filter(|name| !section.contains(&format!("`{name}`"))).collect();
+    let missing = missing(&schema(), section);
     assert!(missing.is_empty(), "docs/OUTPUT.md lacks {missing:?}");
 }
 

@@ -1,5 +1,7 @@
 //! Holds the JSON of `memtrace ledger` against docs/ledger.schema.json, and that against docs/OUTPUT.md.
 
+mod common;
+
 use std::collections::{BTreeMap, HashMap};
 
 use memtrace::{
@@ -13,6 +15,8 @@ use memtrace::{
 };
 use memtrace_common::{Owner, Path};
 use serde_json::Value;
+
+use common::missing;
 
 fn schema() -> Value {
     serde_json::from_str(include_str!("../../docs/ledger.schema.json")).expect("JSON")
@@ -105,23 +109,8 @@ fn a_missing_an_extra_and_a_wrong_field_are_refused() {
 
 #[test]
 fn the_schema_and_the_document_name_every_field() {
-    fn names(schema: &Value, found: &mut Vec<String>) {
-        match schema {
-            Value::Object(object) => {
-                if let Some(Value::Object(properties)) = object.get("properties") {
-                    found.extend(properties.keys().cloned());
-                }
-                object.values().for_each(|value| names(value, found));
-            }
-            Value::Array(items) => items.iter().for_each(|item| names(item, found)),
-            _ => {}
-        }
-    }
     let text = include_str!("../../docs/OUTPUT.md");
-    let mut found = Vec::new();
-    names(&schema(), &mut found);
-    let missing: Vec<&String> =
-        found.iter().filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    let missing = missing(&schema(), text);
     assert!(missing.is_empty(), "docs/OUTPUT.md lacks {missing:?}");
     let schema = schema();
     let paths = schema["$defs"]["row"]["properties"]["by_path"]["properties"].as_object();

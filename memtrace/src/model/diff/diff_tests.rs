@@ -10,18 +10,7 @@ fn report(processes: Vec<ProcessReport>) -> Report {
     Report {
         schema: crate::model::report::SCHEMA,
         host: Host::default(),
-        window: Window {
-            evidence: Evidence::Frames,
-            start_ns: 0,
-            end_ns: 1,
-            emitted: 0,
-            dropped: 0,
-            untracked: 0,
-            missed: 0,
-            resyncs: 0,
-            complete: true,
-            probes: vec![],
-        },
+        window: Window { end_ns: 1, complete: true, ..Window::default() },
         processes,
         stacks: None,
     }

@@ -87,7 +87,7 @@ impl Evidence {
 }
 
 /// The time in which was traced.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Window {
     /// What the figures rest on.
     pub evidence: Evidence,

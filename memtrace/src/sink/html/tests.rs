@@ -1,22 +1,17 @@
 //! The page as text: `tests/page` looks at it in a browser.
 
 use super::*;
-use crate::model::report::{Evidence, Host, RegionReport, SCHEMA, Window};
+use crate::model::report::{Host, RegionReport, SCHEMA, Window};
 
 const HOSTILE: &str = "</script><script>alert(1)</script>\u{1b}[2J\u{2028}\u{202e}\"'&\0";
 
 fn report(processes: Vec<ProcessReport>) -> Report {
     let window = Window {
-        evidence: Evidence::Frames,
         start_ns: 1,
         end_ns: 2_000_000_001,
         emitted: 12,
-        dropped: 0,
-        untracked: 0,
-        missed: 0,
-        resyncs: 0,
         complete: true,
-        probes: vec![],
+        ..Window::default()
     };
     let host = Host { kernel: HOSTILE.into(), page_size: 4096, ..Host::default() };
     Report { schema: SCHEMA, host, window, processes, stacks: None }
