@@ -31,6 +31,8 @@ pub struct Follower {
     kept: Option<Kept>,
     lost: u64,
     missed: u64,
+    /// How often records were found lost.
+    losses: u64,
     /// When the ring buffer is drained next.
     next_drain: Instant,
     pause: Duration,
@@ -64,6 +66,7 @@ impl Follower {
             kept: None,
             lost: 0,
             missed: 0,
+            losses: 0,
             next_drain,
             pause,
             books_read: now,
@@ -119,6 +122,11 @@ impl Follower {
     /// Returns how many records were not understood.
     pub const fn unknown(&self) -> u64 {
         self.live.unknown()
+    }
+
+    /// Returns how often records were found lost.
+    pub const fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Follows a child that has not executed its command yet.
@@ -192,6 +200,7 @@ impl Follower {
         let lost = stats.dropped.max(self.live.missing());
         if lost > self.lost || missed > self.missed {
             (self.lost, self.missed) = (lost, missed);
+            self.losses += 1;
             self.learn(Fact::Lost);
         }
         for (tgid, mm) in self.model.stale() {

@@ -128,8 +128,9 @@ pub struct Call {
     pub syscall: u16,
     /// A [`crate::Path`], raw, or [`crate::Path::NONE`] when nothing was detached or freed.
     pub path: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// Nanoseconds since the first pages were counted out, at most `u32::MAX`; 0 when none were, where
+    /// they are not counted, and in older traces.
+    pub duration_ns: u32,
 }
 
 /// A process was created. Threads are not reported.

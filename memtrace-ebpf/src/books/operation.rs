@@ -40,6 +40,8 @@ pub(crate) struct Task {
     pub(super) run_frames: u64,
     /// `folio->mapping` of the anonymous frame freed last.
     pub(super) mapping: u64,
+    /// When its first pages were counted out; 0 before, and where nobody asks.
+    pub(super) began_ns: u64,
     /// When the operation ended with something outstanding.
     pub(super) ended_ns: u64,
     /// A [`Path`], raw.
@@ -190,9 +192,9 @@ pub(super) fn begin(mm: u64, operation: Operation) -> Option<&'static mut Task> 
     Some(task)
 }
 
-/// Ends the current thread's operation as system call `nr` returns, and returns its figures.
+/// Ends the current thread's operation as system call `nr` returns; [`None`] when there is none.
 #[inline(always)]
-pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
+pub(crate) fn end(task: &mut Task, nr: u64) -> Option<&Task> {
     if task.state != Task::ACTIVE || task.nr != nr {
         return None;
     }
@@ -200,7 +202,19 @@ pub(crate) fn end(task: &mut Task, nr: u64) -> Option<(u16, u64, u64)> {
     frames::book_task(task);
     machine::count(task);
     note_outstanding(task);
-    Some((task.path, task.zapped, task.freed))
+    Some(task)
+}
+
+impl Task {
+    /// Returns how long the operation took that ended at a time, nanoseconds; 0 when it detached nothing.
+    #[inline(always)]
+    pub(crate) fn duration_ns(&self, end_ns: u64) -> u32 {
+        if self.began_ns == 0 || end_ns <= self.began_ns {
+            return 0;
+        }
+        let duration = end_ns - self.began_ns;
+        if duration > u64::from(u32::MAX) { u32::MAX } else { duration as u32 }
+    }
 }
 
 /// Notes what an operation that ends detached and did not free. Where frames are not counted that

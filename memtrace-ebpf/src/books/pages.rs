@@ -248,6 +248,9 @@ pub(crate) fn book(mm: Typed, books: &Mm, member: u32, pages: i64) {
             if let Some(task) = begin(key, operation)
                 && !is_swap
             {
+                if task.zapped == 0 && kernel::MACHINE.load() == 0 {
+                    task.began_ns = kernel::now_ns();
+                }
                 task.zapped += pages;
                 if member == Counter::Anon as u32 {
                     task.zapped_anon += pages;

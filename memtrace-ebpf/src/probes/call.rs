@@ -138,8 +138,10 @@ fn returned(regs: *const pt_regs, ret: i64) -> i32 {
     let Some(mut call) = call(regs, ret, mm) else { return 0 };
     if let Some(task) = books::known_task() {
         call.seq = task.seq;
-        if let Some((path, zapped_pages, freed_frames)) = books::end(task, nr) {
-            (call.path, call.zapped_pages, call.freed_frames) = (path, zapped_pages, freed_frames);
+        if let Some(ended) = books::end(task, nr) {
+            call.path = ended.path;
+            (call.zapped_pages, call.freed_frames) = (ended.zapped, ended.freed);
+            call.duration_ns = ended.duration_ns(call.header.time_ns);
         }
     }
     Counted::emit(call);

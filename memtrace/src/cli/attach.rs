@@ -39,7 +39,7 @@ impl Attach {
         let mut output = Output::open(common, Stream::Stdout)?;
         let runtime = runtime()?;
         runtime.block_on(async {
-            let mut tracer = Tracer::attach(&self.tracing, common, true)?;
+            let mut tracer = Tracer::attach(&self.tracing, common, &output, true)?;
             let stopped = stop(self.duration)?;
             let mut traced = 0;
             for (pid, _) in pids {
@@ -64,7 +64,7 @@ impl Attach {
             tracer.follow_to_exit(stopped).await?;
             let report = tracer.report()?;
             self.tracing.stacks.write(&report)?;
-            self.tracing.tell(&tracer, &report, &mut output)?;
+            self.tracing.tell(&mut tracer, &report, &mut output)?;
             Ok(ExitCode::from(if gone.is_empty() { 0 } else { Failure::FAILED }))
         })
     }

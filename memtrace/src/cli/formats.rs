@@ -9,6 +9,7 @@ pub(super) fn check(command: &Command, common: &Common) -> Result<(), Failure> {
     match common.format {
         Format::Text | Format::Json => Ok(()),
         Format::Html => check_page(command),
+        Format::Perfetto => check_timeline(command),
         Format::Folded | Format::Flamegraph => check_stacks(command, common),
     }
 }
@@ -20,6 +21,17 @@ fn check_page(command: &Command) -> Result<(), Failure> {
         _ => Err(Failure::usage(
             "this command makes no page".to_owned(),
             "take --format text or json; run, attach, report and replay make pages",
+        )),
+    }
+}
+
+/// Checks that it tells of a time.
+fn check_timeline(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(_) | Command::Attach(_) | Command::Replay(_) => Ok(()),
+        _ => Err(Failure::usage(
+            "this command makes no trace for Perfetto".to_owned(),
+            "run, attach and replay make them: memtrace run --format perfetto -o FILE -- CMD",
         )),
     }
 }

@@ -113,6 +113,18 @@ enum Format {
     Flamegraph,
     /// A page that needs nothing else, for a browser.
     Html,
+    /// A trace for ui.perfetto.dev and `trace_processor`: of `run`, `attach` and `replay`.
+    Perfetto,
+}
+
+impl Format {
+    /// Tells whether it shows what happened over time.
+    const fn has_time(self) -> bool {
+        match self {
+            Self::Html | Self::Perfetto => true,
+            Self::Text | Self::Json | Self::Folded | Self::Flamegraph => false,
+        }
+    }
 }
 
 /// Options of the commands that trace.
@@ -155,7 +167,7 @@ struct Tracing {
 impl Tracing {
     /// Checks that what is asked for can go together.
     fn check(&self, common: &Common) -> Result<(), Failure> {
-        let is_page = common.format == Format::Html;
+        let has_time = common.format.has_time();
         if self.remanence && self.evidence.is_some_and(|level| level != Level::Frames) {
             return Err(Failure::usage(
                 "--remanence is about frames, which a lower level of evidence does not count"
@@ -163,27 +175,32 @@ impl Tracing {
                 "leave --evidence out, or say --evidence frames",
             ));
         }
-        if is_page && self.events.is_some() {
+        if has_time && self.events.is_some() {
             return Err(Failure::usage(
-                "a stream of events is no page".to_owned(),
+                "--events writes lines, and this format has none for them".to_owned(),
                 "leave --events out, or take --format text or json",
             ));
         }
-        if self.walk.is_some() && self.events.is_none() && self.record.is_none() && !is_page {
+        if self.walk.is_some() && self.events.is_none() && self.record.is_none() && !has_time {
             return Err(Failure::usage(
                 "--walk has nothing to add to".to_owned(),
-                "add --events, --format html or --record FILE",
+                "add --events, --format html, --format perfetto or --record FILE",
             ));
         }
         Ok(())
     }
 
     /// Writes the report, or says what was recorded.
-    fn tell(&self, tracer: &Tracer, report: &Report, output: &mut Output) -> Result<(), Failure> {
+    fn tell(
+        &self,
+        tracer: &mut Tracer,
+        report: &Report,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         if !self.no_report {
             return match flame::render(output.format(), self.stacks.flame, report)? {
                 Some(flame) => output.write_text(&flame),
-                None => output.write_with(report, tracer.history()),
+                None => tracer.recorder_mut().write(report, output),
             };
         }
         if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {

@@ -109,25 +109,49 @@ impl Output {
         self.write_text(&text)
     }
 
-    /// Writes text as it is.
+    /// Writes text as it is. A reader that went away is no error.
     pub(super) fn write_text(&mut self, text: &str) -> Result<(), Failure> {
         let written = match &mut self.place {
             Place::File(_, file) => file.write_all(text.as_bytes()).and_then(|()| file.flush()),
             Place::Stream(Stream::Stderr) => io::stderr().lock().write_all(text.as_bytes()),
             Place::Stream(Stream::Stdout) => io::stdout().lock().write_all(text.as_bytes()),
         };
+        self.check(written)
+    }
+
+    /// Returns what writes to the place of the report, as it comes.
+    pub(super) fn writer(&self) -> Result<Box<dyn io::Write>, Failure> {
+        match &self.place {
+            Place::File(_, file) => match file.try_clone() {
+                Ok(file) => Ok(Box::new(file)),
+                Err(error) => Err(self.unwritten(&error)),
+            },
+            Place::Stream(Stream::Stdout) if !io::stdout().is_terminal() => {
+                Ok(Box::new(io::stdout()))
+            }
+            Place::Stream(_) => Err(Failure::usage(
+                "a trace for Perfetto is not for a terminal".to_owned(),
+                "write it to a file with -o FILE, and open that in https://ui.perfetto.dev",
+            )),
+        }
+    }
+
+    /// Says what became of writing. A reader that went away is no error.
+    pub(super) fn check(&self, written: io::Result<()>) -> Result<(), Failure> {
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => {
-                let place = match &self.place {
-                    Place::File(path, _) => path.display().to_string(),
-                    Place::Stream(_) => "the report's stream".to_owned(),
-                };
-                let error = anyhow::anyhow!("cannot write to {place}: {error}");
-                Err(Failure::new(Failure::FAILED, error, "is the disk full?"))
-            }
+            Err(error) => Err(self.unwritten(&error)),
         }
+    }
+
+    fn unwritten(&self, error: &io::Error) -> Failure {
+        let place = match &self.place {
+            Place::File(path, _) => path.display().to_string(),
+            Place::Stream(_) => "the report's stream".to_owned(),
+        };
+        let error = anyhow::anyhow!("cannot write to {place}: {error}");
+        Failure::new(Failure::FAILED, error, "is the disk full?")
     }
 
     fn style(&self) -> Style {

@@ -1,19 +1,27 @@
 //! What traced processes do over time, written down where the report shows it.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
-use super::{Common, Format, machine::now_ns, tracer::rss};
-use crate::model::{
-    Model,
-    change::{Change, What},
-    history::History,
+use super::{Failure, Format, Output, machine::now_ns, tracer::rss};
+use crate::{
+    model::{
+        Model,
+        change::{Change, What},
+        history::History,
+        report::{Evidence, Report},
+    },
+    sink::perfetto::Timeline,
 };
 
-/// The history, if the report shows one, and when to ask again what is resident.
+/// The history or the timeline, if the report shows one, and when to ask again what is resident.
 pub(super) struct Recorder {
     history: Option<History>,
+    timeline: Option<Timeline<Box<dyn Write>>>,
     /// It is asked what is resident: for the history, or for a trace.
     asks: bool,
     started: Instant,
@@ -28,12 +36,21 @@ impl Recorder {
     /// That part.
     const PART: u32 = 256;
 
-    /// Writes down for the formats that show it, and asks for a trace that is `recorded`.
-    pub(super) fn new(common: &Common, recorded: bool) -> Self {
-        let history = (common.format == Format::Html).then(History::new);
+    /// Writes nothing down.
+    pub(super) fn none() -> Self {
         let now = Instant::now();
-        let asks = history.is_some() || recorded;
-        Self { history, asks, started: now, next: now }
+        Self { history: None, timeline: None, asks: false, started: now, next: now }
+    }
+
+    /// Writes down for the formats that show it, and asks for a trace that is `recorded`.
+    pub(super) fn new(output: &Output, recorded: bool) -> Result<Self, Failure> {
+        let history = (output.format() == Format::Html).then(History::new);
+        let timeline = match output.format() {
+            Format::Perfetto => Some(Timeline::new(output.writer()?)),
+            _ => None,
+        };
+        let asks = history.is_some() || timeline.is_some() || recorded;
+        Ok(Self { history, timeline, asks, ..Self::none() })
     }
 
     /// Returns when to ask next.
@@ -41,10 +58,23 @@ impl Recorder {
         self.asks.then_some(self.next)
     }
 
-    /// Takes in one change.
-    pub(super) fn apply(&mut self, change: &Change) {
+    /// Takes in one change of a model.
+    pub(super) fn apply(&mut self, model: &Model, change: &Change) {
         if let Some(history) = &mut self.history {
             history.apply(change);
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.apply(model, change);
+        }
+    }
+
+    /// Takes in that records were lost. At the lowest level of evidence that is also said when region
+    /// maps are to be read.
+    pub(super) fn lost(&mut self, model: &Model) {
+        if let Some(timeline) = &mut self.timeline
+            && model.evidence() > Evidence::Args
+        {
+            timeline.lost();
         }
     }
 
@@ -73,8 +103,11 @@ impl Recorder {
         Ok(begun.map(|process| process.tgid).take(History::PROCESSES).map(sample).collect())
     }
 
-    /// Returns what was written down.
-    pub(super) fn history(&self) -> Option<&History> {
-        self.history.as_ref()
+    /// Writes the report with what was written down.
+    pub(super) fn write(&mut self, report: &Report, output: &mut Output) -> Result<(), Failure> {
+        match self.timeline.take() {
+            Some(timeline) => output.check(timeline.finish(report)),
+            None => output.write_with(report, self.history.as_ref()),
+        }
     }
 }

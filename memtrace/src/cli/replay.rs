@@ -24,7 +24,6 @@ use crate::{
     model::{
         Model,
         build::{Residency, Surroundings, report},
-        change::Change,
         fact::Fact,
         report::{Host, ProbeReport, Report, Stacks},
     },
@@ -63,12 +62,11 @@ impl Replay {
         let mut trace = begin(&self.file, file)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let mut recorder = Recorder::new(common, false);
-        let (report, error) =
-            replayed(&self.file, &mut trace, &part, |change| recorder.apply(change));
+        let mut recorder = Recorder::new(&output, false)?;
+        let (report, error) = replayed(&self.file, &mut trace, &part, &mut recorder);
         match flame::render(output.format(), self.flame, &report)? {
             Some(flame) => output.write_text(&flame)?,
-            None => output.write_with(&report, recorder.history())?,
+            None => recorder.write(&report, &mut output)?,
         }
         match error {
             None => Ok(ExitCode::SUCCESS),
@@ -100,7 +98,8 @@ impl Replay {
 /// Errors: it is none, or cannot be read to its end.
 pub(super) fn whole(path: &Path) -> Result<Report, Failure> {
     let mut trace = begin(path, open(path)?)?;
-    match replayed(path, &mut trace, &Part { from: None, to: None }, |_| {}) {
+    let part = Part { from: None, to: None };
+    match replayed(path, &mut trace, &part, &mut Recorder::none()) {
         (report, None) => Ok(report),
         (_, Some(error)) => {
             let error = anyhow!("cannot read all of {}: {error}", path.display());
@@ -117,16 +116,15 @@ fn begin(path: &Path, file: File) -> Result<TraceReader<File>, Failure> {
     })
 }
 
-/// Returns the report of a part of a trace, and why it could not be read to its end. `each` gets what
-/// changed in it.
+/// Returns the report of a part of a trace, and why it could not be read to its end.
 fn replayed(
     path: &Path,
     trace: &mut TraceReader<File>,
     part: &Part,
-    each: impl FnMut(&Change),
+    recorder: &mut Recorder,
 ) -> (Report, Option<RecordError>) {
     let name = path.display();
-    let mut read = read(trace, part, each);
+    let mut read = read(trace, part, recorder);
     if read.error.is_none() && trace.end().is_none() {
         log::warn!("{name} is cut: {}", cut(trace));
     }
@@ -170,7 +168,7 @@ struct Read {
 }
 
 /// Reads a trace, or what a part of it needs.
-fn read(trace: &mut TraceReader<File>, part: &Part, mut each: impl FnMut(&Change)) -> Read {
+fn read(trace: &mut TraceReader<File>, part: &Part, recorder: &mut Recorder) -> Read {
     let mut read = Read {
         model: Model::new(trace.header().evidence),
         residency: HashMap::new(),
@@ -202,13 +200,20 @@ fn read(trace: &mut TraceReader<File>, part: &Part, mut each: impl FnMut(&Change
                 read.events += u64::from(is_in);
                 read.last_ns = read.last_ns.max(time_ns);
                 if let Some(change) = read.model.apply(&event).filter(|_| is_in) {
-                    each(&change);
+                    recorder.apply(&read.model, &change);
                 }
             }
             Ok(Entry::Fact(fact)) => match fact.change() {
-                Some(change) if part.from.is_none_or(|from| change.time_ns > from) => each(&change),
+                Some(change) if part.from.is_none_or(|from| change.time_ns > from) => {
+                    recorder.apply(&read.model, &change);
+                }
                 Some(_) => {}
-                None => read.take(fact),
+                None => {
+                    if fact == Fact::Lost && part.from.is_none_or(|from| read.last_ns > from) {
+                        recorder.lost(&read.model);
+                    }
+                    read.take(fact);
+                }
             },
             Ok(Entry::State(model)) => read.model = *model,
             Err(error) => read.error = Some(error),

@@ -59,7 +59,7 @@ impl Run {
         let mut output = Output::open(common, Stream::Stderr)?;
         let runtime = runtime()?;
         runtime.block_on(async {
-            let mut tracer = Tracer::attach(&self.tracing, common, false)?;
+            let mut tracer = Tracer::attach(&self.tracing, common, &output, false)?;
             let waiting = Waiting::start(program, &self.command, user)?;
             tracer.expect(waiting.pid, &waiting.program)?;
             // From here on a signal is the command's: caught before it can print anything.
@@ -68,7 +68,7 @@ impl Run {
             let status = follow(&mut tracer, &mut child, signals).await?;
             let report = tracer.report()?;
             self.tracing.stacks.write(&report)?;
-            self.tracing.tell(&tracer, &report, &mut output)?;
+            self.tracing.tell(&mut tracer, &report, &mut output)?;
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             Ok(ExitCode::from(code as u8))
         })

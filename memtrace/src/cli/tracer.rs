@@ -12,7 +12,7 @@ use super::{
     failure::Failure,
     look::look_at_living,
     machine::{host, now_ns, surroundings},
-    output::create,
+    output::{Output, create},
     recorder::Recorder,
     stacks::Sampling,
     status::Status,
@@ -23,7 +23,6 @@ use crate::{
         build::{Surroundings, report},
         change::{Change, What},
         fact::Fact,
-        history::History,
         region_map::PAGE,
         report::{Evidence, Report},
     },
@@ -55,11 +54,13 @@ impl Tracer {
     pub(super) fn attach(
         tracing: &Tracing,
         common: &Common,
+        output: &Output,
         running: bool,
     ) -> Result<Self, Failure> {
         // Kernels before 5.11 charge maps to this limit; elsewhere failing is harmless.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let record = tracing.record.as_deref().map(create).transpose()?;
+        let recorder = Recorder::new(output, record.is_some())?;
         let diagnostics = common.verbose >= 2;
         let options = Options {
             evidence: tracing.evidence.map(Evidence::from),
@@ -112,7 +113,7 @@ impl Tracer {
             start_ns,
             status: Status::new(tracing.events.is_some()),
             classes: Classes::new(tracing.walk),
-            recorder: Recorder::new(common, tracing.record.is_some()),
+            recorder,
             sampling,
             recorded: None,
         })
@@ -191,7 +192,7 @@ impl Tracer {
         follower.drain(|model, event| {
             let change = model.apply(event);
             if let Some(change) = &change {
-                recorder.apply(change);
+                recorder.apply(model, change);
             }
             if let (Some(sampling), Some(Change { tgid, what: What::Exec { .. }, .. })) =
                 (sampling.as_mut(), &change)
@@ -225,7 +226,7 @@ impl Tracer {
     }
 
     fn note(&mut self, change: &Change) {
-        self.recorder.apply(change);
+        self.recorder.apply(self.follower.model(), change);
         if let Some(fact) = Fact::of(change) {
             self.follower.learn(fact);
         }
@@ -233,7 +234,11 @@ impl Tracer {
 
     /// Looks for lost records, and shows the status line.
     fn heal(&mut self) -> Result<()> {
+        let losses = self.follower.losses();
         let stats = self.follower.heal()?;
+        if self.follower.losses() > losses {
+            self.recorder.lost(self.follower.model());
+        }
         let shows = self.status.is_due();
         if shows || self.follower.wants_books() {
             self.follower.read_books()?;
@@ -251,9 +256,9 @@ impl Tracer {
         self.recorded
     }
 
-    /// Returns what the traced processes did over time, if it was written down.
-    pub(super) fn history(&self) -> Option<&History> {
-        self.recorder.history()
+    /// Returns what writes down what the traced processes do over time.
+    pub(super) const fn recorder_mut(&mut self) -> &mut Recorder {
+        &mut self.recorder
     }
 
     /// Makes the report.

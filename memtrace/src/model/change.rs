@@ -42,6 +42,10 @@ pub enum What {
         zapped: Option<u64>,
         /// Bytes that the page allocator got back inside the call, `None` where they are not counted.
         freed: Option<u64>,
+        /// Nanoseconds from when the first pages were counted out until it returned, at most 2³² − 1;
+        /// `None` where that is not known, or none were. The kernel counts after each page table, that
+        /// is 2 MiB (`zap_pte_range`, mm/memory.c, 5.10 to 7.3).
+        duration_ns: Option<u32>,
     },
     /// A page fault began.
     Fault {

@@ -262,6 +262,7 @@ impl Model {
             path: Path::from_raw(call.path).map(change::path_name),
             zapped: self.zapped(call.zapped_pages),
             freed: self.freed(call.freed_frames),
+            duration_ns: (call.duration_ns != 0).then_some(call.duration_ns),
         })
     }
 

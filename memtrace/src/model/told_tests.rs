@@ -91,6 +91,7 @@ fn a_call_carries_its_figures_in_bytes() {
         path: Some("munmap"),
         zapped: Some(2 * PAGE),
         freed: Some(PAGE),
+        duration_ns: None,
     };
     assert_eq!(change.what, expected);
 }

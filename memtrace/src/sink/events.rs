@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{exit_code, known, printable, size};
+use super::{exit_code, known, printable, size, words::time};
 use crate::model::change::{Change, What};
 
 /// Returns one line without its newline: seconds since `start_ns`, PID (and thread, where it is
@@ -17,7 +17,7 @@ pub fn line(change: &Change, start_ns: u64) -> String {
 
 fn words(what: &What) -> String {
     match what {
-        What::Call { call, start, requested, detail, ret, path, zapped, freed } => {
+        What::Call { call, start, requested, detail, ret, path, zapped, freed, duration_ns } => {
             let mut words = format!("{call:<8} {:<14}  {:>10}", hex(*start), size(*requested));
             if !detail.is_empty() {
                 words += &format!("  {detail}");
@@ -29,6 +29,9 @@ fn words(what: &What) -> String {
                 if rest > 0 {
                     words += &format!("  +{} late or kept", size(rest));
                 }
+            }
+            if let Some(duration) = duration_ns {
+                words += &format!("  in {}", time(u64::from(*duration)));
             }
             words + &result(*ret)
         }
@@ -98,6 +101,7 @@ mod tests {
             path: None,
             zapped: Some(0),
             freed: Some(0),
+            duration_ns: None,
         }
     }
 
@@ -121,6 +125,7 @@ mod tests {
                     path: Some("munmap"),
                     zapped: Some(32 << 20),
                     freed: Some((32 << 20) - (100 << 10)),
+                    duration_ns: Some(412_000),
                 },
             ),
             at(2_000_000_000, 4242, call("madvise", 0x5555_0000, "MADV_FREE", 0)),
@@ -128,7 +133,7 @@ mod tests {
         ];
         assert_snapshot!(lines.join("\n"), @"
           1.234567  4242       mmap     0x7f12a0000000    64.0 MiB  PROT_READ|PROT_WRITE  = 0x7f12a0000000
-          1.234999  4242/4250  munmap   0x7f12a0000000    64.0 MiB  zapped 32.0 MiB  freed 31.9 MiB  +100.0 KiB late or kept
+          1.234999  4242/4250  munmap   0x7f12a0000000    64.0 MiB  zapped 32.0 MiB  freed 31.9 MiB  +100.0 KiB late or kept  in 412.0 µs
           2.000000  4242       madvise  0x55550000        64.0 MiB  MADV_FREE
         100.000000  4242       mprotect 0x55550000        64.0 MiB  PROT_NONE
         ");

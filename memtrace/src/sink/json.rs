@@ -105,7 +105,8 @@ mod tests {
             path: Some("munmap"),
             zapped: Some(32 << 20),
             freed: Some(31 << 20),
-        }), @r#"{"time_ns":1234567,"tgid":4242,"tid":4243,"event":"call","call":"munmap","start":"0x7f12a0000000","requested":67108864,"detail":"","ret":0,"path":"munmap","zapped":33554432,"freed":32505856}"#);
+            duration_ns: Some(412_000),
+        }), @r#"{"time_ns":1234567,"tgid":4242,"tid":4243,"event":"call","call":"munmap","start":"0x7f12a0000000","requested":67108864,"detail":"","ret":0,"path":"munmap","zapped":33554432,"freed":32505856,"duration_ns":412000}"#);
     }
 
     #[test]

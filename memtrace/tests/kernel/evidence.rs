@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("evidence::args_read_the_map_that_they_do_not_follow", args_map),
         trial("evidence::args_follow_children_and_programs", args_tasks),
         trial("evidence::args_stream_calls_and_faults", args_events),
+        trial("evidence::a_call_that_detaches_pages_says_how_long_it_took", durations),
     ]
 }
 
@@ -112,17 +113,43 @@ fn args_tasks() -> Result<(), Failed> {
     Ok(())
 }
 
-fn args_events() -> Result<(), Failed> {
+/// Returns the events of a process that unmaps.
+fn events(level: &str) -> Result<Vec<serde_json::Value>, Failed> {
     let mut traced = Command::new(memtrace());
-    traced.args(["run", "--evidence", "args", "--events=faults", "--format", "json", "-o"]);
+    traced.args(["run", "--evidence", level, "--events=faults", "--format", "json", "-o"]);
     traced.args(["/dev/null", "--"]).arg(this()).args(["--workload", "munmap"]);
     let output = traced.stdin(Stdio::null()).output()?;
     let lines = String::from_utf8_lossy(&output.stderr).into_owned();
-    let events: Vec<serde_json::Value> =
-        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Each call that detached pages took some time, and less than since the event before it in its thread.
+fn durations() -> Result<(), Failed> {
+    let (mut last, mut told) = (0, 0);
+    for event in events("rss")?.iter().filter(|event| event["tid"] == event["tgid"]) {
+        let time_ns = event["time_ns"].as_u64().ok_or("an event without a time")?;
+        let is_call = event["event"] == "call";
+        let detached = is_call && !event["path"].is_null() && event["zapped"] != 0;
+        match event["duration_ns"].as_u64() {
+            None if detached => return Err(format!("how long is not told: {event}").into()),
+            Some(_) if !detached => return Err(format!("it detached nothing: {event}").into()),
+            Some(ns) if ns == 0 || ns > time_ns - last => {
+                return Err(format!("the last event was at {last}: {event}").into());
+            }
+            Some(_) => told += 1,
+            None => {}
+        }
+        last = time_ns;
+    }
+    if told == 0 { Err("no call detached pages".into()) } else { Ok(()) }
+}
+
+fn args_events() -> Result<(), Failed> {
+    let events = events("args")?;
     let count = |event: &str| events.iter().filter(|line| line["event"] == event).count();
     let unmaps = events.iter().filter(|line| line["call"] == "munmap");
-    let known = unmaps.clone().any(|line| !line["zapped"].is_null() || !line["freed"].is_null());
+    let figures = ["zapped", "freed", "duration_ns"];
+    let known = unmaps.clone().any(|line| figures.iter().any(|figure| !line[figure].is_null()));
     if unmaps.count() == 0 || known || count("fault") < super::paths::N as usize {
         return Err(format!("{} calls, {} faults", count("call"), count("fault")).into());
     }

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect();
     trials.extend([
         trial("record::a_replay_of_running_processes_is_their_report", attached),
+        trial("record::a_replayed_timeline_is_the_one_of_the_run", timeline),
         trial("record::a_kill_costs_a_second_at_most", killed),
     ]);
     trials
@@ -41,12 +42,16 @@ struct Recorded {
 impl Recorded {
     /// Runs memtrace with both.
     fn new(arguments: &[&str], behind: &[&str]) -> Result<Self, Failed> {
+        Self::as_format("json", arguments, behind)
+    }
+
+    fn as_format(format: &str, arguments: &[&str], behind: &[&str]) -> Result<Self, Failed> {
         let (trace, report) = (scratch("trace"), scratch("report.json"));
         let output = Command::new(memtrace())
             .args(arguments)
             .arg("--record")
             .arg(&trace)
-            .args(["--format", "json", "-o"])
+            .args(["--format", format, "-o"])
             .arg(&report)
             .args(behind)
             .stdin(Stdio::null())
@@ -114,6 +119,25 @@ fn attached() -> Result<(), Failed> {
     busy.go()?;
     busy.expect("stopped")?;
     busy.hang_up();
+    Ok(())
+}
+
+/// A trace for Perfetto, drawn as things happen.
+fn timeline() -> Result<(), Failed> {
+    let this = this();
+    let this = this.to_str().ok_or("a path that is no text")?;
+    let command = ["--", this, "--workload", "threads"];
+    let recorded = Recorded::as_format("perfetto", &["run", "--follow"], &command)?;
+    let again = scratch("perfetto");
+    let mut replay = Command::new(memtrace());
+    replay.arg("replay").arg(&recorded.trace).args(["--format", "perfetto", "-o"]).arg(&again);
+    let output = replay.output()?;
+    let (drawn, wanted) = (fs::read(&again)?, fs::read(&recorded.report)?);
+    fs::remove_file(&again)?;
+    if !output.status.success() || drawn != wanted || wanted.len() < 500 {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{} and {} bytes: {said}", wanted.len(), drawn.len()).into());
+    }
     Ok(())
 }
 

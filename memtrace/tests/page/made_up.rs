@@ -219,7 +219,7 @@ fn stacks() -> Stacks {
             tgid: 4242,
             retained: 14 * MIB,
             freed: 3 * MIB,
-            freed_resident_estimate: None,
+            freed_resident_estimate: Some(MIB),
             retained_by: vec![RetainedBy { bytes: 14 * MIB, samples: 7, frames: frames() }],
             freed_by: vec![FreedBy {
                 bytes: 3 * MIB,
@@ -232,11 +232,18 @@ fn stacks() -> Stacks {
     }
 }
 
-/// Two seconds in which it grew and shrank.
+/// What it did over time.
 pub(crate) fn history() -> History {
     let mut history = History::new();
+    changes().iter().for_each(|change| history.apply(change));
+    history
+}
+
+/// Two seconds in which it grew and shrank.
+pub(crate) fn changes() -> Vec<Change> {
+    let mut changes = Vec::new();
     let mut at = |ms: u64, what| {
-        history.apply(&Change { time_ns: ms * MS, tgid: 4242, tid: 4242, what });
+        changes.push(Change { time_ns: ms * MS, tgid: 4242, tid: 4242, what });
     };
     let call = |path, bytes: u64| What::Call {
         call: "munmap",
@@ -247,6 +254,7 @@ pub(crate) fn history() -> History {
         path: Some(path),
         zapped: Some(bytes),
         freed: Some(bytes / 4 * 3),
+        duration_ns: None,
     };
     at(1010, What::Exec { path: HOSTILE.into() });
     at(1011, What::MmEnd { zapped: Some(MIB), freed: Some(0) });
@@ -275,5 +283,5 @@ pub(crate) fn history() -> History {
     }
     at(2900, What::Exit { code: 0 });
     at(2901, What::MmEnd { zapped: Some(4 * MIB), freed: Some(3 * MIB) });
-    history
+    changes
 }

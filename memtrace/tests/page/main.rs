@@ -148,7 +148,7 @@ fn what_is_no_page_is_refused_with_a_hint() {
         .assert()
         .code(2);
     let stderr = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
-    assert!(stderr.contains("hint: add --events, --format html or --record FILE"), "{stderr}");
+    assert!(stderr.contains("hint: add --events, --format html, --format perfetto or"), "{stderr}");
 }
 
 /// Without `-o` it goes to the stream, as every report does.

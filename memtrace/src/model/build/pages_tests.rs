@@ -187,7 +187,7 @@ impl Pages {
             freed_frames: left.freed,
             syscall: syscall as u16,
             path,
-            reserved: 0,
+            duration_ns: 0,
         })
     }
 }

@@ -14,6 +14,7 @@ fn call(time_ns: u64, path: &'static str, bytes: u64) -> Change {
         path: Some(path),
         zapped: Some(bytes),
         freed: Some(bytes / 2),
+        duration_ns: None,
     };
     Change { time_ns, tgid: 1, tid: 1, what }
 }

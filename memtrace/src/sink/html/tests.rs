@@ -108,6 +108,7 @@ fn each_of_two_processes_with_one_number_has_its_own_history() {
             path: Some(path),
             zapped: Some(1),
             freed: Some(1),
+            duration_ns: None,
         };
         history.apply(&Change {
             time_ns,
