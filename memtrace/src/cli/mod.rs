@@ -8,6 +8,7 @@ mod doctor;
 mod failure;
 mod flame;
 mod formats;
+mod gather;
 mod generate;
 mod ledger;
 mod look;

@@ -1,8 +1,6 @@
 //! `memtrace top`: the live view. This thread draws; another gathers, and neither waits for the other.
 
-mod gather;
 mod terminal;
-mod workers;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -19,8 +17,14 @@ use tokio::{
     sync::mpsc,
 };
 
-use self::{gather::Gatherer, terminal::Terminal};
-use super::{Common, Failure, Format, Outcome, attach::check_processes, duration, runtime};
+use self::terminal::Terminal;
+use super::{
+    Common, Failure, Format, Outcome,
+    attach::check_processes,
+    duration,
+    gather::{Gatherer, Plan},
+    runtime,
+};
 use crate::sink::tui::{Step, View};
 
 /// Shows live which processes hold memory that they freed, and what they give back.
@@ -38,6 +42,9 @@ pub(super) struct Top {
     #[arg(value_name = "PID")]
     pids: Vec<u32>,
 }
+
+/// Part of a CPU for walks that nobody asked for, in millionths.
+const WALK_SHARE: u32 = 4000;
 
 impl Top {
     /// Gathers and shows until it is told to end.
@@ -62,7 +69,13 @@ impl Top {
             ));
         }
         let pids = found.into_iter().map(|(pid, _)| pid).collect();
-        let gatherer = Gatherer::start(pids, self.interval, !self.no_probes)?;
+        let gatherer = Gatherer::start(Plan {
+            pids,
+            every: self.interval,
+            counts: !self.no_probes,
+            evidence: None,
+            walk_share: WALK_SHARE,
+        })?;
         runtime()?.block_on(show(gatherer))?;
         Ok(ExitCode::SUCCESS)
     }

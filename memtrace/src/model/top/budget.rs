@@ -4,8 +4,6 @@ use std::cmp::Reverse;
 
 use super::{Id, Process, Wish};
 
-/// Part of a CPU for walks that nobody asked for, in thousandths.
-const SHARE: i64 = 4;
 /// CPU time for the first walks: what is large is known soon.
 const FIRST_NS: i64 = 300_000_000;
 /// CPU time that may be saved up.
@@ -23,20 +21,29 @@ const CHANGED_PART: u64 = 8;
 /// CPU time that walks may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
+    /// Part of a CPU for walks that nobody asked for, in millionths.
+    share: u32,
     credit_ns: i64,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { credit_ns: FIRST_NS }
-    }
-}
-
 impl Budget {
+    /// Begins with a share of a CPU, in millionths.
+    pub const fn new(share: u32) -> Self {
+        Self { share, credit_ns: if share == 0 { 0 } else { FIRST_NS } }
+    }
+
+    /// Gives walks another share from now on.
+    pub fn set_share(&mut self, share: u32) {
+        self.share = share;
+        if share == 0 {
+            self.credit_ns = self.credit_ns.min(0);
+        }
+    }
+
     /// Adds the share of a time that has passed.
     pub fn earn(&mut self, passed_ns: u64) {
         let passed = i64::try_from(passed_ns).unwrap_or(i64::MAX);
-        let earned = self.credit_ns.saturating_add(passed / 1000 * SHARE);
+        let earned = self.credit_ns.saturating_add(passed / 1_000_000 * i64::from(self.share));
         // What is left of the first time is no savings.
         self.credit_ns = earned.min(self.credit_ns.max(MOST_NS));
     }

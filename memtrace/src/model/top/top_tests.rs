@@ -78,7 +78,7 @@ fn what_is_largest_is_walked_first_and_what_did_nothing_not_again() {
     let mut processes = Processes::default();
     let read = vec![reading(1, 10, 0), reading(2, 30, 0), reading(3, 20, 0)];
     processes.read(0, read.clone());
-    let (budget, wish) = (Budget::default(), Wish::default());
+    let (budget, wish) = (Budget::new(4000), Wish::default());
     for (now, tgid) in (0..).zip([2, 3, 1]) {
         assert_eq!(budget.next(processes.all(), wish, now), Some(id(tgid)));
         processes.look(look(tgid, now, 0));
@@ -97,7 +97,7 @@ fn what_is_largest_is_walked_first_and_what_did_nothing_not_again() {
 fn walks_take_their_share_and_no_more() {
     let mut processes = Processes::default();
     processes.read(0, vec![reading(1, 0, 0)]);
-    let mut budget = Budget::default();
+    let mut budget = Budget::new(4000);
     budget.spend(SECOND);
     assert_eq!(budget.next(processes.all(), Wish::default(), 0), None);
     let mut passed = 0;
@@ -118,7 +118,7 @@ fn what_is_looked_at_closely_is_walked_and_then_rests() {
     let mut processes = Processes::default();
     processes.read(0, vec![reading(1, 50, 0), reading(2, 10, 0)]);
     let wish = Wish { opened: Some(id(2)), ..Wish::default() };
-    let mut budget = Budget::default();
+    let mut budget = Budget::new(4000);
     budget.spend(u64::MAX);
     assert_eq!(budget.next(processes.all(), wish, 0), Some(id(2)));
     processes.look(look(2, 0, 10 * MS));

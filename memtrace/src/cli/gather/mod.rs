@@ -1,5 +1,7 @@
-//! Gathers what the live view shows, on a thread that owns the model. Snapshots go out, wishes come in;
-//! only the newest of each counts, and nobody waits for anybody.
+//! Gathers what the live view and the daemon show, on a thread that owns the model. Snapshots go out,
+//! wishes come in; only the newest of each counts, and nobody waits for anybody.
+
+mod workers;
 
 use std::{future, sync::Arc, thread, time::Duration};
 
@@ -9,9 +11,9 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::workers::{self, Walker};
+use self::workers::Walker;
+use super::{Level, machine::now_ns, runtime};
 use crate::{
-    cli::{machine::now_ns, runtime},
     model::{
         machine::{Reading, process_rows},
         top::{Budget, Counting, Id, Look, Processes, Snapshot, Wish},
@@ -19,6 +21,21 @@ use crate::{
     probe::attach::Probes,
     source::procfs::Table,
 };
+
+/// What is gathered, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// These processes; all where none is named.
+    pub(super) pids: Vec<u32>,
+    /// How often.
+    pub(super) every: Duration,
+    /// Whether the kernel counts what leaves processes.
+    pub(super) counts: bool,
+    /// What the counts rest on; the most that the kernel gives where none is named.
+    pub(super) evidence: Option<Level>,
+    /// Part of a CPU for walks that nobody asked for, in millionths.
+    pub(super) walk_share: u32,
+}
 
 /// The other end of the thread.
 pub(super) struct Gatherer {
@@ -29,18 +46,19 @@ pub(super) struct Gatherer {
 }
 
 impl Gatherer {
-    /// Starts to gather; of all processes where no PID is named.
-    pub(super) fn start(pids: Vec<u32>, every: Duration, counts: bool) -> Result<Self> {
+    /// Starts to gather.
+    pub(super) fn start(plan: Plan) -> Result<Self> {
+        let Plan { pids, every, counts, evidence, walk_share } = plan;
         let (publish, snapshots) = watch::channel(Arc::default());
         let (wishes, wished) = watch::channel(Wish::default());
         let (end, ended) = oneshot::channel();
-        let attached = if counts { Some(workers::attach()?) } else { None };
+        let attached = if counts { Some(workers::attach(evidence)?) } else { None };
         let mut state = State {
             table: Table::new(pids),
             processes: Processes::default(),
             walker: Walker::start()?,
             walking: None,
-            budget: Budget::default(),
+            budget: Budget::new(walk_share),
             books: None,
             wish: Wish::default(),
             interval_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     cli::{
-        Failure,
+        Failure, Level,
         failure::check_privileges,
         ledger::count_machine,
         look::{self, Look as Looked},
@@ -82,12 +82,14 @@ fn look(id: Id) -> Result<Option<ProcessReport>> {
 }
 
 /// Attaches the probes, which takes a second. Says why not, where it cannot be done.
-pub(super) fn attach() -> Result<oneshot::Receiver<Result<Probes, String>>> {
+pub(super) fn attach(
+    evidence: Option<Level>,
+) -> Result<oneshot::Receiver<Result<Probes, String>>> {
     let (sender, attached) = oneshot::channel();
     let work = move || {
         let probes = check_namespace()
             .and_then(|()| check_privileges())
-            .and_then(|()| count_machine(None))
+            .and_then(|()| count_machine(evidence))
             .map_err(|failure| failure.sentence());
         // Nobody waits when memtrace ends.
         let _ = sender.send(probes);
