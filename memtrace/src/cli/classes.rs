@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{look::look_at_living, machine::now_ns};
+use super::{line::Line, look::look_at_living, machine::now_ns};
 use crate::model::{
     Model,
     build::process_report,
@@ -35,7 +35,7 @@ impl Classes {
         let Some(every) = self.every.filter(|_| Instant::now() >= self.next) else {
             return Ok(Vec::new());
         };
-        let looked = look_at_living(model);
+        let looked = look_at_living(model, |_| Line::none());
         // Counted from the end: walks that take longer than they are apart do not pile up.
         self.next = Instant::now() + every;
         let time_ns = now_ns()?;

@@ -5,7 +5,11 @@ use std::{io, path::Path};
 
 use anyhow::anyhow;
 
-use super::{failure::Failure, look::Look};
+use super::{
+    failure::Failure,
+    look::Look,
+    status::{Work, count_file},
+};
 use crate::{
     sink::size,
     source::{
@@ -17,7 +21,9 @@ use crate::{
 
 /// Looks at the process of which a core file is left.
 pub(super) fn look(path: &Path) -> Result<Look, Failure> {
-    let core = core::open(path).map_err(|error| failure(path, error))?;
+    let counter = count_file(path);
+    let _line = Work::Looking.show(&counter);
+    let core = core::open(path, &counter).map_err(|error| failure(path, error))?;
     let Allocators { walked, unwalked } = core.walk(core::read_library);
     let Core { mappings, tgid, comm, exe, lacks, .. } = core;
     let tgid = tgid.unwrap_or(0);

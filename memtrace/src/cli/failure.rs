@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::attach::NoProcess;
+use super::{attach::NoProcess, line::note};
 use crate::{
     probe::{btf::KernelBtf, load::Refused, look::Gone, plan::Unsupported},
     sink::printable,
@@ -72,7 +72,7 @@ impl Failure {
         let Self { error, hint, code } = self;
         eprintln!("memtrace: {}", printable(&format!("{error:#}")));
         if let Some(hint) = hint {
-            eprintln!("hint: {}", printable(&hint));
+            note(&format!("hint: {}", printable(&hint)));
         }
         ExitCode::from(code)
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, ops::Range, time::Instant};
 use anyhow::{Context as _, Result};
 use memtrace_common::Event;
 
-use super::{failure::is_32_bit, machine::surroundings, priority};
+use super::{failure::is_32_bit, line::Line, machine::surroundings, priority, status::Work};
 use crate::{
     allocator::walked::Walked,
     model::{
@@ -18,6 +18,7 @@ use crate::{
     source::{
         allocators::{self, Allocators},
         procfs::{self, Regions, pagemap},
+        progress::Counter,
         stopped::Stopped,
     },
 };
@@ -44,28 +45,81 @@ impl Look {
         Self { pid, found, regions }
     }
 
-    /// Walks its allocators; when `exact`, while it stands still.
+    /// Walks its allocators; when `exact`, while it stands still. What is read is counted.
     ///
     /// Errors: it is gone. What else goes wrong is part of the report.
-    pub(super) fn walk(&mut self, exact: bool) -> io::Result<()> {
-        let Found { walked, unwalked } = walk_allocators(self.pid, exact)?;
+    pub(super) fn walk(&mut self, exact: bool, counter: &Counter) -> io::Result<()> {
+        let Found { walked, unwalked } = walk_allocators(self.pid, exact, counter)?;
         let residency = &mut self.regions.residency;
         (residency.allocators, residency.unwalked) = (walked, unwalked);
         Ok(())
     }
 }
 
+/// Walks of processes, one after the other.
+pub(super) struct Walks {
+    counter: Counter,
+    begun: usize,
+    count: usize,
+}
+
+impl Walks {
+    /// Those of some processes: about all of their private memory will be read.
+    pub(super) fn of(pids: impl Iterator<Item = u32>) -> Self {
+        let (mut total, mut count) = (0_u64, 0);
+        for pid in pids {
+            total = total.saturating_add(private(pid));
+            count += 1;
+        }
+        Self { counter: Counter::new(Some(total)), begun: 0, count }
+    }
+
+    /// Shows how far they are while the returned line lives.
+    pub(super) fn show(&self) -> Line {
+        Work::Looking.show(&self.counter)
+    }
+
+    /// Begins the next. Returns who counts what is read.
+    pub(super) fn next(&mut self, pid: u32, comm: &str) -> &Counter {
+        self.begun += 1;
+        let place = match self.count {
+            0 | 1 => String::new(),
+            count => format!("{} of {count}: ", self.begun),
+        };
+        self.counter.begin(format!("{place}{comm} (pid {pid})"), private(pid));
+        &self.counter
+    }
+}
+
+/// Returns a process's RSS in bytes, about (`/proc/PID/statm`).
+pub(super) fn rss(tgid: u32) -> Option<u64> {
+    Some(statm(tgid)?[1])
+}
+
+/// Returns how many bytes of it are no file's and no shared memory's.
+fn private(tgid: u32) -> u64 {
+    statm(tgid).map_or(0, |[_, resident, shared]| resident.saturating_sub(shared))
+}
+
+/// Returns what is mapped, resident, and resident of files and shared memory, in bytes.
+fn statm(tgid: u32) -> Option<[u64; 3]> {
+    let statm = std::fs::read_to_string(format!("/proc/{tgid}/statm")).ok()?;
+    let mut words = statm.split(' ').map_while(|pages| pages.parse::<u64>().ok());
+    let mut bytes = || Some(words.next()?.saturating_mul(PAGE));
+    Some([bytes()?, bytes()?, bytes()?])
+}
+
 /// What the allocators of a process hold, and why that is not known of others, in sentences.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) walked: Vec<Walked>,
-    pub(super) unwalked: Vec<String>,
+struct Found {
+    walked: Vec<Walked>,
+    unwalked: Vec<String>,
 }
 
 /// Walks the allocators of a process; when `exact`, while it stands still.
 ///
 /// Errors: it is gone. What else goes wrong is part of what was found.
-pub(super) fn walk_allocators(pid: u32, exact: bool) -> io::Result<Found> {
+fn walk_allocators(pid: u32, exact: bool, counter: &Counter) -> io::Result<Found> {
     let not_walked = |why: &str| Found {
         unwalked: vec![format!("its heap was not walked: {why}")],
         ..Found::default()
@@ -74,9 +128,9 @@ pub(super) fn walk_allocators(pid: u32, exact: bool) -> io::Result<Found> {
         return Ok(not_walked("it is a 32-bit program"));
     }
     let walked = if exact {
-        walk_stopped(pid)
+        walk_stopped(pid, counter)
     } else {
-        allocators::walk(pid, false).map_err(anyhow::Error::from)
+        allocators::walk(pid, false, counter).map_err(anyhow::Error::from)
     };
     match walked {
         Ok(Allocators { walked, unwalked }) => {
@@ -92,13 +146,13 @@ pub(super) fn walk_allocators(pid: u32, exact: bool) -> io::Result<Found> {
 }
 
 /// Walks while the process stands still, and no arena is locked.
-fn walk_stopped(pid: u32) -> Result<Allocators> {
+fn walk_stopped(pid: u32, counter: &Counter) -> Result<Allocators> {
     /// Times that it is stopped again since an arena was locked when it stood still.
     const MOST_STOPS: usize = 20;
     let mut found = Allocators::default();
     for _ in 0..MOST_STOPS {
         let (stopped, since) = (Stopped::new(pid)?, Instant::now());
-        found = allocators::walk(pid, true)?;
+        found = allocators::walk(pid, true, counter)?;
         drop(stopped);
         log::info!("process {pid} stood still for {:.1} ms", since.elapsed().as_secs_f64() * 1e3);
         if found.walked.iter().all(|walked| walked.locked == 0) {
@@ -108,11 +162,17 @@ fn walk_stopped(pid: u32) -> Result<Allocators> {
     Ok(found)
 }
 
-/// Looks at the traced processes that live. One that is gone meanwhile is left out.
-pub(super) fn look_at_living(model: &Model) -> HashMap<u32, Residency> {
+/// Looks at the traced processes that live. One that is gone meanwhile is left out. The line that tells
+/// how far that is comes from `show`.
+pub(super) fn look_at_living(
+    model: &Model,
+    show: impl FnOnce(&Walks) -> Line,
+) -> HashMap<u32, Residency> {
+    let mut walks = Walks::of(model.living().map(|process| process.tgid));
+    let _line = show(&walks);
     let mut looked = HashMap::new();
-    for tgid in model.living().map(|process| process.tgid) {
-        match look_at(model, tgid) {
+    for &Process { tgid, ref comm, .. } in model.living() {
+        match look_at(model, tgid, walks.next(tgid, comm)) {
             Ok(found) => _ = looked.insert(tgid, found),
             Err(error) if procfs::is_gone(&error) => {}
             Err(error) => log::warn!("cannot read what is resident in process {tgid}: {error}"),
@@ -122,9 +182,10 @@ pub(super) fn look_at_living(model: &Model) -> HashMap<u32, Residency> {
 }
 
 /// Reads what a process has resident, and what holds frames that it gave up.
-fn look_at(model: &Model, tgid: u32) -> io::Result<Residency> {
+fn look_at(model: &Model, tgid: u32, counter: &Counter) -> io::Result<Residency> {
     // What is resident comes last: the books are read right after it.
-    let Found { walked, unwalked } = priority::without_hurry(|| walk_allocators(tgid, false))?;
+    let Found { walked, unwalked } =
+        priority::without_hurry(|| walk_allocators(tgid, false, counter))?;
     let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
     (residency.allocators, residency.unwalked) = (walked, unwalked);
     let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));

@@ -11,6 +11,7 @@ mod formats;
 mod gather;
 mod generate;
 mod ledger;
+mod line;
 mod look;
 mod machine;
 mod maps;
@@ -34,6 +35,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use failure::Failure;
+use line::note;
 use output::Output;
 use stacks::StackOptions;
 use tracer::Tracer;
@@ -96,9 +98,27 @@ struct Common {
     /// Writes the report to FILE instead of the standard stream.
     #[arg(short, long, global = true, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Shows no progress, no notes and no hints. Warnings and errors are still shown.
+    #[arg(short, long, global = true)]
+    quiet: bool,
     /// Says more; twice for the diagnostics of the probes.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+}
+
+impl Common {
+    /// Checks that what is asked for can go together, and is quiet from then on where that is asked for.
+    fn check(&self) -> Result<(), Failure> {
+        // clap sees it only where both stand on the same side of the command's name.
+        if self.quiet && self.verbose > 0 {
+            let error = "--quiet and --verbose ask for opposite things".to_owned();
+            return Err(Failure::usage(error, "leave one of them out"));
+        }
+        if self.quiet {
+            line::be_quiet();
+        }
+        Ok(())
+    }
 }
 
 /// How reports are written.
@@ -206,7 +226,7 @@ impl Tracing {
         }
         if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {
             let (path, records) = (path.display(), report.window.emitted);
-            eprintln!("memtrace: {records} records, {} in {path}", size(bytes));
+            note(&format!("memtrace: {records} records, {} in {path}", size(bytes)));
         }
         Ok(())
     }
@@ -256,22 +276,26 @@ pub fn main() -> ExitCode {
         .filter_module("aya", log::LevelFilter::Warn)
         .filter_module("aya_obj", log::LevelFilter::Warn)
         .format_target(false)
+        .target(env_logger::Target::Pipe(Box::new(line::Beside)))
         .init();
-    let result = formats::check(&command, &common).and_then(|()| match command {
-        Command::Run(run) => run.main(&common),
-        Command::Attach(attach) => attach.main(&common),
-        Command::Ledger(ledger) => ledger.main(&common),
-        Command::Report(report) => report.main(&common),
-        Command::Top(top) => top.main(&common),
-        Command::Maps(maps) => maps.main(&common),
-        Command::Record(record) => record.main(&common),
-        Command::Replay(replay) => replay.main(&common),
-        Command::Diff(diff) => diff.main(&common),
-        Command::Verify(verify) => verify.main(&common),
-        Command::Doctor => doctor::main(&common),
-        Command::Completions(completions) => completions.main(&common),
-        Command::Man(man) => man.main(&common),
-    });
+    let result =
+        common.check().and_then(|()| formats::check(&command, &common)).and_then(
+            |()| match command {
+                Command::Run(run) => run.main(&common),
+                Command::Attach(attach) => attach.main(&common),
+                Command::Ledger(ledger) => ledger.main(&common),
+                Command::Report(report) => report.main(&common),
+                Command::Top(top) => top.main(&common),
+                Command::Maps(maps) => maps.main(&common),
+                Command::Record(record) => record.main(&common),
+                Command::Replay(replay) => replay.main(&common),
+                Command::Diff(diff) => diff.main(&common),
+                Command::Verify(verify) => verify.main(&common),
+                Command::Doctor => doctor::main(&common),
+                Command::Completions(completions) => completions.main(&common),
+                Command::Man(man) => man.main(&common),
+            },
+        );
     result.unwrap_or_else(|failure| failure.print())
 }
 

@@ -161,7 +161,7 @@ impl Output {
             Place::Stream(Stream::Stdout) => (io::stdout().is_terminal(), 1),
         };
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        Style { color, width: if terminal { terminal_width(fd) } else { 100 } }
+        Style { color, width: terminal_width(fd).filter(|_| terminal).unwrap_or(100) }
     }
 }
 
@@ -190,11 +190,11 @@ pub(super) fn check_not_over(
     Ok(())
 }
 
-/// Returns the columns of the terminal at `fd`, 100 where it does not say.
-pub(super) fn terminal_width(fd: i32) -> usize {
+/// Returns the columns of the terminal at `fd`, if it says how many it has.
+pub(super) fn terminal_width(fd: i32) -> Option<usize> {
     // SAFETY: all zeros are a `winsize`.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes a `winsize` to the pointer.
     let done = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
-    if done == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { 100 }
+    (done == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Failure, Format, Output, machine::now_ns, tracer::rss};
+use super::{Failure, Format, Output, look::rss, machine::now_ns};
 use crate::{
     model::{
         Model,

@@ -17,8 +17,10 @@ use super::{
     Common, Outcome, duration,
     failure::Failure,
     flame,
+    line::Line,
     output::{Output, Stream, check_not_over},
     recorder::Recorder,
+    status::{Work, count_file},
 };
 use crate::{
     model::{
@@ -29,6 +31,7 @@ use crate::{
     },
     sink::folded::Measure,
     source::{
+        progress::{Counted, Counter},
         replay::RecordError,
         trace_file::{Entry, OpenError, TraceEnd, TraceHeader, TraceReader},
     },
@@ -59,11 +62,16 @@ impl Replay {
         if let Ok(trace) = file.metadata() {
             check_not_over(common, &trace, "the report would overwrite the trace")?;
         }
-        let mut trace = begin(&self.file, file)?;
+        let counter = count_file(&self.file);
+        if self.to.is_some() {
+            counter.forget_total();
+        }
+        let (mut trace, line) = begin(&self.file, file, counter)?;
         let part = self.part(trace.header().start_ns)?;
         let mut output = Output::open(common, Stream::Stdout)?;
         let mut recorder = Recorder::new(&output, false)?;
         let (report, error) = replayed(&self.file, &mut trace, &part, &mut recorder);
+        drop(line);
         match flame::render(output.format(), self.flame, &report)? {
             Some(flame) => output.write_text(&flame)?,
             None => recorder.write(&report, &mut output)?,
@@ -97,7 +105,7 @@ impl Replay {
 ///
 /// Errors: it is none, or cannot be read to its end.
 pub(super) fn whole(path: &Path) -> Result<Report, Failure> {
-    let mut trace = begin(path, open(path)?)?;
+    let (mut trace, _line) = begin(path, open(path)?, count_file(path))?;
     let part = Part { from: None, to: None };
     match replayed(path, &mut trace, &part, &mut Recorder::none()) {
         (report, None) => Ok(report),
@@ -108,18 +116,23 @@ pub(super) fn whole(path: &Path) -> Result<Report, Failure> {
     }
 }
 
-/// Reads the header.
-fn begin(path: &Path, file: File) -> Result<TraceReader<File>, Failure> {
-    TraceReader::open(file).map_err(|error| {
+/// Reads the header. The line shows how far reading is while it lives.
+fn begin(path: &Path, file: File, counter: Counter) -> Result<(Trace, Line), Failure> {
+    let line = Work::Replaying.show(&counter);
+    let trace = TraceReader::open(Counted { file, counter }).map_err(|error| {
         let (name, hint) = (path.display(), hint(&error));
         Failure::new(Failure::FAILED, anyhow!("cannot replay {name}: {error}"), hint)
-    })
+    })?;
+    Ok((trace, line))
 }
+
+/// A trace of which is counted what was read.
+type Trace = TraceReader<Counted<File>>;
 
 /// Returns the report of a part of a trace, and why it could not be read to its end.
 fn replayed(
     path: &Path,
-    trace: &mut TraceReader<File>,
+    trace: &mut Trace,
     part: &Part,
     recorder: &mut Recorder,
 ) -> (Report, Option<RecordError>) {
@@ -168,7 +181,7 @@ struct Read {
 }
 
 /// Reads a trace, or what a part of it needs.
-fn read(trace: &mut TraceReader<File>, part: &Part, recorder: &mut Recorder) -> Read {
+fn read(trace: &mut Trace, part: &Part, recorder: &mut Recorder) -> Read {
     let mut read = Read {
         model: Model::new(trace.header().evidence),
         residency: HashMap::new(),

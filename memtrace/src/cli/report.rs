@@ -11,7 +11,7 @@ use super::{
     attach::{Processes, check_processes, stop},
     core, duration,
     failure::Failure,
-    look::{self, Look},
+    look::{self, Look, Walks},
     machine::now_ns,
     output::{Output, Stream},
     priority, runtime,
@@ -105,8 +105,10 @@ impl Report {
             thread::sleep(time);
         }
         let (mut looks, mut denied) = (Vec::new(), 0);
+        let mut walks = Walks::of(found.iter().map(|(pid, _)| *pid));
+        let _line = walks.show();
         for (pid, found) in found {
-            match self.look_at(pid, found) {
+            match self.look_at(pid, found, &mut walks) {
                 Ok(look) => looks.push(look),
                 Err(error) if procfs::is_gone(&error) => {
                     log::info!("process {pid} exited while it was looked at");
@@ -146,12 +148,13 @@ impl Report {
         Ok((found, gone.len()))
     }
 
-    fn look_at(&self, pid: u32, mut found: Found) -> io::Result<Look> {
+    fn look_at(&self, pid: u32, mut found: Found, walks: &mut Walks) -> io::Result<Look> {
         /// Times that a process is looked at again that became another program meanwhile.
         const MOST_EXECS: usize = 5;
+        let counter = walks.next(pid, &found.stat.comm);
         for _ in 0..MOST_EXECS {
             let looked = Look::at(pid, found, self.cold.is_some()).and_then(|mut look| {
-                look.walk(self.exact)?;
+                look.walk(self.exact, counter)?;
                 Ok(look)
             });
             match (looked, procfs::find(pid)) {

@@ -1,6 +1,10 @@
 //! What `run` and `attach` share: the one task that owns the model, fed by the ring buffer.
 
-use std::{io::Write as _, path::Path, time::Instant};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, setrlimit};
@@ -10,7 +14,7 @@ use super::{
     Common, EventKind, Format, Tracing,
     classes::Classes,
     failure::Failure,
-    look::look_at_living,
+    look::{Walks, look_at_living, rss},
     machine::{host, now_ns, surroundings},
     output::{Output, create},
     recorder::Recorder,
@@ -23,7 +27,6 @@ use crate::{
         build::{Surroundings, report},
         change::{Change, What},
         fact::Fact,
-        region_map::PAGE,
         report::{Evidence, Report},
     },
     probe::attach::{Diagnostics, Options},
@@ -40,6 +43,7 @@ pub(super) struct Tracer {
     stream: Option<Format>,
     start_ns: u64,
     status: Status,
+    shows_status: bool,
     classes: Classes,
     recorder: Recorder,
     /// Who allocates and who frees, if it was asked for.
@@ -107,11 +111,15 @@ impl Tracer {
                 .record(TraceWriter::create(record, &header).context("cannot write the trace")?);
             follower.learn(Fact::Machine { host, probes: follower.probes().report() });
         }
+        // What a command writes, or shows on the whole screen, would be mixed up with it.
+        let owns_terminal = running || !std::io::stdout().is_terminal();
+        let shows_status = owns_terminal && tracing.events.is_none();
         Ok(Self {
             follower,
             stream: tracing.events.map(|_| common.format),
             start_ns,
-            status: Status::new(tracing.events.is_some()),
+            status: Status::none(),
+            shows_status,
             classes: Classes::new(tracing.walk),
             recorder,
             sampling,
@@ -155,6 +163,9 @@ impl Tracer {
         done: impl Future<Output = Result<()>>,
         is_over: impl Fn(&Self) -> bool,
     ) -> Result<()> {
+        if self.shows_status {
+            self.status = Status::start();
+        }
         tokio::pin!(done);
         while !is_over(self) {
             let is_due = tokio::select! {
@@ -177,7 +188,7 @@ impl Tracer {
         self.drain();
         self.heal()?;
         self.drain();
-        self.status.clear();
+        self.status = Status::none();
         Ok(())
     }
 
@@ -246,7 +257,7 @@ impl Tracer {
         if shows {
             let model = self.follower.model();
             let resident = model.living().next().and_then(|process| rss(process.tgid));
-            self.status.show(stats, resident, model.reclaimed_bytes());
+            self.status.take(stats, resident, model.reclaimed_bytes());
         }
         Ok(())
     }
@@ -273,7 +284,7 @@ impl Tracer {
         self.follower.settle()?;
         let model = self.follower.model();
         let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
-        let residency = look_at_living(model);
+        let residency = look_at_living(model, Walks::show);
         for tgid in living {
             if let Ok(Some(found)) = procfs::find(tgid) {
                 self.follower.learn(Fact::Faults { tgid, faults: found.stat.faults });
@@ -322,12 +333,6 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Returns a process's RSS in bytes, about (`/proc/PID/statm`).
-pub(super) fn rss(tgid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{tgid}/statm")).ok()?;
-    statm.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * PAGE)
 }
 
 /// Lines of the stream are written when so many bytes are there, or nothing more is.

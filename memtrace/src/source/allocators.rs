@@ -5,6 +5,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 use super::{
     process_memory::ProcessMemory,
     procfs::{self, Mapping, memory_dir},
+    progress::Counter,
 };
 use crate::allocator::{
     glibc, go, jemalloc, jvm,
@@ -23,11 +24,11 @@ pub struct Allocators {
     pub unwalked: Vec<Unwalked>,
 }
 
-/// Walks every allocator of a process, as it is or stopped.
+/// Walks every allocator of a process, as it is or stopped, and counts what is read of it.
 ///
 /// Errors: it is gone, or may not be looked at.
-pub fn walk(tgid: u32, is_stopped: bool) -> io::Result<Allocators> {
-    let memory = ProcessMemory::open(tgid)?;
+pub fn walk(tgid: u32, is_stopped: bool, counter: &Counter) -> io::Result<Allocators> {
+    let memory = ProcessMemory::open(tgid, counter)?;
     let mappings = Mappings::new(procfs::maps(tgid)?);
     let exe = std::fs::read_link(memory_dir(tgid) + "/exe").ok();
     let exe = exe.map(|path| path.to_string_lossy().into_owned());

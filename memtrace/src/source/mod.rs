@@ -12,6 +12,7 @@ pub mod loaded_files;
 pub mod memory;
 pub mod process_memory;
 pub mod procfs;
+pub mod progress;
 pub mod replay;
 pub mod sequence;
 pub mod settings;

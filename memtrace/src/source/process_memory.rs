@@ -4,9 +4,12 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-use super::procfs::{
-    memory_dir,
-    pagemap::{self, EXCLUSIVE, FILE_OR_SHARED, PRESENT, SWAPPED, each_entry},
+use super::{
+    procfs::{
+        memory_dir,
+        pagemap::{self, EXCLUSIVE, FILE_OR_SHARED, PRESENT, SWAPPED, each_entry},
+    },
+    progress::Counter,
 };
 use crate::{
     allocator::memory::{PageState, Piece, ReadMemory, pages_of},
@@ -20,20 +23,21 @@ pub struct ProcessMemory {
     pagemap: File,
     /// The address space as it was when it was opened: gone after an exec or an exit.
     space: File,
+    counter: Counter,
 }
 
 /// Pieces of one call (`UIO_MAXIOV`, include/uapi/linux/uio.h).
 const MOST_PIECES: usize = 1024;
 
 impl ProcessMemory {
-    /// Opens the memory of a process.
+    /// Opens the memory of a process, and counts what is read of it.
     ///
     /// Errors: there is no such process, or no right to look at its memory (ptrace(2), access modes).
-    pub fn open(tgid: u32) -> io::Result<Self> {
+    pub fn open(tgid: u32, counter: &Counter) -> io::Result<Self> {
         let folder = memory_dir(tgid);
         let pagemap = File::open(format!("{folder}/pagemap"))?;
         let space = File::open(format!("{folder}/mem"))?;
-        Ok(Self { tgid, pagemap, space })
+        Ok(Self { tgid, pagemap, space, counter: counter.clone() })
     }
 
     /// Tells whether the process still has the address space that was opened, given an address in it.
@@ -74,6 +78,7 @@ impl ReadMemory for ProcessMemory {
     fn read(&self, pieces: &mut [Piece<'_>]) -> io::Result<()> {
         let mut own: Vec<Piece<'_>> = Vec::with_capacity(pieces.len());
         for Piece { address, into } in pieces {
+            self.counter.add(into.len());
             self.split(*address, into, &mut own)?;
         }
         for pieces in own.chunks_mut(MOST_PIECES) {
@@ -227,7 +232,7 @@ mod tests {
             libc::munmap(start.add(2 * page), page);
             start.cast::<u8>().add(3 * page).read_volatile();
         }
-        let memory = ProcessMemory::open(std::process::id())?;
+        let memory = ProcessMemory::open(std::process::id(), &Counter::default())?;
         let start = start as u64;
         assert!(memory.is_the_same(start));
         let mut states = [PageState::Unknown; 4];
@@ -271,7 +276,7 @@ mod tests {
                 child => child,
             }
         };
-        let memory = ProcessMemory::open(child as u32)?;
+        let memory = ProcessMemory::open(child as u32, &Counter::default())?;
         let mut bytes = vec![0; 16 * page];
         memory.read(&mut [Piece { address: start as u64, into: &mut bytes }])?;
         let mut states = [PageState::Unknown; 16];

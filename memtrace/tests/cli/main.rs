@@ -68,6 +68,20 @@ fn attach_needs_a_process_that_exists() {
 }
 
 #[test]
+fn nobody_is_quiet_and_verbose() {
+    for args in [["-q", "maps", "-v", "1"], ["maps", "-qv", "1", "--"]] {
+        let sentence = refused(memtrace(args), 2);
+        assert_eq!(sentence, "--quiet and --verbose ask for opposite things");
+    }
+}
+
+#[test]
+fn a_quiet_failure_is_one_sentence() {
+    let sentence = format!("memtrace: there is no process {NO_SUCH_PID}\n");
+    run(memtrace(["maps", "--quiet", NO_SUCH_PID])).code(1).stdout("").stderr(sentence);
+}
+
+#[test]
 fn top_needs_a_terminal() {
     let sentence = refused(memtrace(["top"]), 2);
     assert_eq!(sentence, "top needs a terminal to show something on and to read keys from");

@@ -4,6 +4,8 @@
 //! Not here: whether the figures are right. That is `tests/kernel`.
 
 mod program;
+mod progress;
+mod terminal;
 mod top;
 
 use std::{
@@ -27,9 +29,15 @@ use self::program::*;
 type Outcome = Result<Completion, Failed>;
 
 fn main() -> ExitCode {
-    if env::var_os(WORKLOAD).is_some() {
-        map_touch_and_unmap();
-        return ExitCode::SUCCESS;
+    match env::var_os(WORKLOAD) {
+        Some(name) if name == HEAP => {
+            return if fill_the_heap().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Some(_) => {
+            map_touch_and_unmap();
+            return ExitCode::SUCCESS;
+        }
+        None => {}
     }
     let mut arguments = Arguments::from_args();
     // Loading probes is work for the kernel: more at a time only makes each slower.
@@ -41,6 +49,21 @@ fn main() -> ExitCode {
         }),
         anywhere("top::it_goes_to_the_background_and_comes_back", || {
             top::in_terminal(top::it_goes_to_the_background_and_comes_back)
+        }),
+        anywhere(
+            "progress::a_long_replay_says_so_and_leaves_the_terminal_clean",
+            progress::a_long_replay_says_so_and_leaves_the_terminal_clean,
+        ),
+        anywhere("progress::a_quiet_replay_does_not", progress::a_quiet_replay_does_not),
+        anywhere("progress::no_progress_goes_into_a_pipe", progress::no_progress_goes_into_a_pipe),
+        anywhere(
+            "progress::a_large_heap_is_walked_by_parts_that_are_told",
+            progress::a_large_heap_is_walked_by_parts_that_are_told,
+        ),
+        Trial::ignorable_test("progress::a_command_has_the_terminal_for_itself", || {
+            cannot_trace().map_or_else(progress::a_command_has_the_terminal_for_itself, |why| {
+                Ok(Completion::ignored_with(why))
+            })
         }),
         anywhere("a_kernel_thread_has_no_address_space", a_kernel_thread_has_no_address_space),
         traced(

@@ -175,6 +175,17 @@ pub(crate) fn workload<const N: usize>(args: [&str; N]) -> Result<Command, Faile
     Ok(command)
 }
 
+/// The workload that has a large heap, says so, and waits for the end of its input.
+pub(crate) const HEAP: &str = "heap";
+
+pub(crate) fn fill_the_heap() -> std::io::Result<()> {
+    let pieces: Vec<Box<[u8; 48]>> = (0..6 << 20).map(|_| Box::new([1; 48])).collect();
+    println!("{HEAP}");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    drop(pieces);
+    Ok(())
+}
+
 pub(crate) const WORKLOAD_MAPPED: usize = 4 << 20;
 pub(crate) const WORKLOAD_TOUCHED: usize = 1 << 20;
 

@@ -19,7 +19,7 @@ use crate::{
         top::{Id, Look},
     },
     probe::attach::Probes,
-    source::procfs,
+    source::{procfs, progress::Counter},
 };
 
 /// Walks one process after the other, behind all others.
@@ -77,14 +77,12 @@ fn look(id: Id) -> Result<Option<ProcessReport>> {
     };
     let start_ns = now_ns()?;
     let mut looked = Looked::at(id.tgid, found, false)?;
-    looked.walk(false)?;
+    looked.walk(false, &Counter::default())?;
     Ok(look::report(vec![looked], start_ns)?.processes.pop())
 }
 
 /// Attaches the probes, which takes a second. Says why not, where it cannot be done.
-pub(super) fn attach(
-    evidence: Option<Level>,
-) -> Result<oneshot::Receiver<Result<Probes, String>>> {
+pub(super) fn attach(evidence: Option<Level>) -> Result<oneshot::Receiver<Result<Probes, String>>> {
     let (sender, attached) = oneshot::channel();
     let work = move || {
         let probes = check_namespace()

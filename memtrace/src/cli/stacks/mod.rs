@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use self::{measure::measure, read::read, safe::is_safe};
-use super::{Failure, buffer_size};
+use super::{Failure, buffer_size, line::note};
 use crate::{
     follow::Follower,
     model::{
@@ -170,7 +170,7 @@ impl Sampling {
             functions.map(|function| function.name).collect::<Vec<_>>().join(", ")
         };
         let (cheap, dear) = (names(true), names(false));
-        eprintln!(
+        note(&format!(
             "memtrace: sampling one byte of {} that {} allocates, by probes on {cheap} of {}: each \
              allocation costs about {:.1} µs more, each free {:.1} µs (as just measured)",
             size(self.sample_bytes.into()),
@@ -178,7 +178,7 @@ impl Sampling {
             printable(&from.name),
             allocation_ns as f64 / 1e3,
             free_ns as f64 / 1e3,
-        );
+        ));
         if !dear.is_empty() {
             log::warn!(
                 "{dear}: no instruction at its beginning is cheap to probe, so each call costs {:.1} \

@@ -8,6 +8,8 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
+use crate::source::progress::Counted;
+
 /// Something that is read in place, piece by piece.
 pub trait ReadAt {
     /// Returns its length.
@@ -46,6 +48,18 @@ impl ReadAt for File {
     fn read_some(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         // The kernel refuses offsets that are negative to it.
         if at > i64::MAX as u64 { Ok(0) } else { self.read_at(into, at) }
+    }
+}
+
+impl<F: ReadAt> ReadAt for Counted<F> {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_some(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let len = self.file.read_some(into, at)?;
+        self.counter.add(len);
+        Ok(len)
     }
 }
 

@@ -21,7 +21,10 @@ pub use self::{
     memory::CoreMemory,
 };
 use self::{memory::Segment, notes::Notes};
-use super::allocators::{About, Allocators, walk_memory};
+use super::{
+    allocators::{About, Allocators, walk_memory},
+    progress::{Counted, Counter},
+};
 use crate::allocator::{
     glibc,
     mappings::{Mappings, is_private_writable},
@@ -57,12 +60,12 @@ pub struct Lacks {
     pub data: bool,
 }
 
-/// Opens a core file.
+/// Opens a core file, and counts what is read of it.
 ///
 /// Errors: it is none, or one that is not known here; it cannot be read.
-pub fn open(path: &Path) -> Result<Core<File>, CoreError> {
+pub fn open(path: &Path, counter: &Counter) -> Result<Core<Counted<File>>, CoreError> {
     let file = open_regular(path)?.ok_or(CoreError::NotRegular)?;
-    Core::read(file)
+    Core::read(Counted { file, counter: counter.clone() })
 }
 
 /// Opens a file; `None` when it is something else, of which reading may never end.
