@@ -12,7 +12,7 @@ use crate::model::{
     build::{RegionResidency, Residency},
     region_map::{PAGE, flag},
 };
-pub use parse::{Mapping, Stat, parse_smaps, parse_stat};
+pub use parse::{Mapping, Stat, as_last_seen, parse_smaps, parse_stat};
 pub use table::Table;
 
 /// A process in `/proc`.
@@ -162,7 +162,7 @@ pub fn maps(tgid: u32) -> io::Result<Vec<Mapping>> {
 
 fn mappings(tgid: u32, file: &str) -> io::Result<Vec<Mapping>> {
     let text = fs::read(memory_dir(tgid) + "/" + file)?;
-    let mut mappings = parse_smaps(&String::from_utf8_lossy(&text));
+    let mut mappings = as_last_seen(parse_smaps(&String::from_utf8_lossy(&text)));
     // `[vsyscall]` is listed but is no VMA.
     mappings.retain(|mapping| mapping.name != "[vsyscall]");
     Ok(mappings)

@@ -128,6 +128,26 @@ pub fn parse_smaps(text: &str) -> Vec<Mapping> {
     mappings
 }
 
+/// Returns mappings without what is listed twice: the kernel goes on behind the end of the mapping that it
+/// listed last, and lists one that grew meanwhile again (`m_next`, fs/proc/task_mmu.c, 5.10 to 7.3). What was
+/// seen last counts.
+pub fn as_last_seen(listed: Vec<Mapping>) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::with_capacity(listed.len());
+    for mapping in listed {
+        mappings.truncate(mappings.partition_point(|before| before.start < mapping.start));
+        if let Some(before) = mappings.last_mut().filter(|before| before.end > mapping.start) {
+            before.end = mapping.start;
+            let most = before.end - before.start;
+            let Mapping { resident, anon, swapped, lazy_free, referenced, .. } = before;
+            for bytes in [resident, anon, swapped, lazy_free, referenced] {
+                *bytes = most.min(*bytes);
+            }
+        }
+        mappings.push(mapping);
+    }
+    mappings
+}
+
 fn kibibytes(value: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
@@ -217,5 +237,34 @@ mod tests {
             let _ = parse_stat(&text);
             let _ = parse_smaps(&text);
         }
+    }
+
+    #[test]
+    fn a_mapping_that_grew_while_it_was_listed_counts_once() {
+        let mapping = |start: u64, end: u64, resident: u64| Mapping {
+            start: start << 20,
+            end: end << 20,
+            resident: resident << 20,
+            ..Mapping::default()
+        };
+        let listed = vec![
+            mapping(1, 2, 1),
+            // The heap, and again when it had grown.
+            mapping(4, 8, 4),
+            mapping(4, 9, 5),
+            mapping(4, 12, 8),
+            // One of which the upper part became another.
+            mapping(20, 30, 10),
+            mapping(25, 31, 6),
+            mapping(40, 41, 0),
+        ];
+        let seen = [
+            mapping(1, 2, 1),
+            mapping(4, 12, 8),
+            mapping(20, 25, 5),
+            mapping(25, 31, 6),
+            mapping(40, 41, 0),
+        ];
+        assert_eq!(as_last_seen(listed), seen);
     }
 }
