@@ -10,18 +10,18 @@ use super::{
     attach::stop,
     duration,
     failure::check_privileges,
-    machine::{host, now_ns},
+    machine::{Machine, now_ns},
     output::{Output, Stream},
     runtime,
     tracer::trim,
 };
 use crate::{
     model::{
-        machine::{MachineReport, MachineSurroundings, MachineWindow, Reading, machine_report},
-        report::{Evidence, Host},
+        machine::{MachineReport, Reading},
+        report::Evidence,
     },
     probe::attach::{Options, Probes},
-    source::{cgroups::Cgroups, procfs},
+    source::procfs,
 };
 
 /// Counts what leaves every process of the machine, until Ctrl-C or for a duration.
@@ -79,11 +79,9 @@ impl Ledger {
 /// The probes, and what was read of them.
 struct Counter {
     probes: Probes,
-    host: Host,
-    cgroups: Cgroups,
+    machine: Machine,
     first: Reading,
     before: Reading,
-    start_ns: u64,
     interval_ns: u64,
     top: usize,
 }
@@ -91,44 +89,26 @@ struct Counter {
 impl Counter {
     fn begin(ledger: &Ledger) -> Result<Self, Failure> {
         let probes = count_machine(ledger.evidence)?;
-        let start_ns = now_ns()?;
+        let machine = Machine::new()?;
         let first = probes.machine()?;
         log::info!("counting");
-        Ok(Self {
-            probes,
-            host: host()?,
-            cgroups: Cgroups::default(),
-            before: first.clone(),
-            first,
-            start_ns,
-            interval_ns: start_ns,
-            top: ledger.top,
-        })
+        let (before, interval_ns) = (first.clone(), machine.start_ns());
+        Ok(Self { probes, machine, first, before, interval_ns, top: ledger.top })
     }
 
     /// Reports on the whole time as one interval.
     fn last_report(&mut self) -> Result<MachineReport, Failure> {
-        (self.before, self.interval_ns) = (std::mem::take(&mut self.first), self.start_ns);
+        (self.before, self.interval_ns) =
+            (std::mem::take(&mut self.first), self.machine.start_ns());
         self.report()
     }
 
     fn report(&mut self) -> Result<MachineReport, Failure> {
         let reading = self.probes.machine()?;
         let end_ns = now_ns()?;
-        let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
-        let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));
-        let cgroups = self.cgroups.paths(wanted);
-        let window = MachineWindow {
-            evidence: self.probes.evidence(),
-            start_ns: self.start_ns,
-            interval_ns: self.interval_ns,
-            end_ns,
-            untracked: reading.untracked,
-            complete: reading.untracked == 0,
-        };
-        let (host, top) = (self.host.clone(), self.top);
-        let surroundings = MachineSurroundings { host, window, top, cgroups };
-        let mut report = machine_report(&reading, &self.before, surroundings);
+        let evidence = self.probes.evidence();
+        let interval = (self.interval_ns, end_ns);
+        let mut report = self.machine.report(&reading, &self.before, evidence, interval, self.top);
         for row in &mut report.processes {
             // It may have changed its name.
             let found = row.tgid.and_then(|tgid| procfs::find(tgid).ok().flatten());

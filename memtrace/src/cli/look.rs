@@ -13,7 +13,7 @@ use crate::{
         build::{self, Held, Residency},
         process::Process,
         region_map::PAGE,
-        report::{Evidence, Report},
+        report::{Evidence, ProcessReport, Report},
     },
     source::{
         allocators::{self, Allocators},
@@ -202,6 +202,13 @@ fn look_at(model: &Model, tgid: u32, counter: &Counter) -> io::Result<Residency>
             Held { by_huge_pages: frames.saturating_mul(PAGE), by_pins: procfs::pinned(tgid)? };
     }
     Ok(residency)
+}
+
+/// Returns the report about a process as it was reported on before.
+pub(super) fn report_of(process: ProcessReport, at_ns: u64) -> Result<Report> {
+    let surroundings = surroundings(at_ns).context("cannot read what this machine is")?;
+    let none = build::report(&Model::new(Evidence::Args), surroundings, &HashMap::new());
+    Ok(Report { processes: vec![process], ..none })
 }
 
 /// Returns the report about processes that were looked at since a moment.

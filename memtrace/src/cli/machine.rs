@@ -1,4 +1,4 @@
-//! What a report says of this machine, and when it is.
+//! What a report says of this machine, and when it is; what left every process of it.
 
 use anyhow::{Context as _, Result};
 use memtrace_common::ProbeStats;
@@ -8,8 +8,16 @@ use nix::{
 };
 
 use crate::{
-    model::{build::Surroundings, region_map::PAGE, report::Host},
-    source::settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
+    model::{
+        build::Surroundings,
+        machine::{MachineReport, MachineSurroundings, MachineWindow, Reading, machine_report},
+        region_map::PAGE,
+        report::{Evidence, Host},
+    },
+    source::{
+        cgroups::Cgroups,
+        settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
+    },
 };
 
 /// Returns what a report says of this machine.
@@ -50,4 +58,48 @@ pub(super) fn cpu_ns() -> Result<u64> {
 fn clock_ns(clock: ClockId) -> Result<u64> {
     let now = clock_gettime(clock).context("cannot read the clock")?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Reports on every process of the machine.
+pub(super) struct Machine {
+    host: Host,
+    cgroups: Cgroups,
+    start_ns: u64,
+}
+
+impl Machine {
+    /// Counting begins now.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { host: host()?, cgroups: Cgroups::default(), start_ns: now_ns()? })
+    }
+
+    /// Returns when counting began.
+    pub(super) const fn start_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    /// Reports on a reading of the books and the one before, which were made at these times, with so
+    /// many rows of a kind at most.
+    pub(super) fn report(
+        &mut self,
+        reading: &Reading,
+        before: &Reading,
+        evidence: Evidence,
+        (interval_ns, end_ns): (u64, u64),
+        top: usize,
+    ) -> MachineReport {
+        let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
+        let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));
+        let cgroups = self.cgroups.paths(wanted);
+        let window = MachineWindow {
+            evidence,
+            start_ns: self.start_ns,
+            interval_ns,
+            end_ns,
+            untracked: reading.untracked,
+            complete: reading.untracked == 0,
+        };
+        let host = self.host.clone();
+        machine_report(reading, before, MachineSurroundings { host, window, top, cgroups })
+    }
 }

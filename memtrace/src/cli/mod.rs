@@ -22,6 +22,7 @@ mod recorder;
 mod replay;
 mod report;
 mod run;
+mod serve;
 mod stacks;
 mod status;
 mod top;
@@ -70,6 +71,8 @@ enum Command {
     Report(report::Report),
     /// Shows live which processes hold memory that they freed, and what they give back.
     Top(top::Top),
+    /// Runs as a daemon: tells Prometheus, and whoever asks by HTTP, of every process.
+    Serve(serve::Serve),
     /// Shows the region map of a process, without tracing it.
     Maps(maps::Maps),
     /// Writes a trace of a command, or of running processes, to a file.
@@ -286,6 +289,7 @@ pub fn main() -> ExitCode {
                 Command::Ledger(ledger) => ledger.main(&common),
                 Command::Report(report) => report.main(&common),
                 Command::Top(top) => top.main(&common),
+                Command::Serve(serve) => serve.main(&common),
                 Command::Maps(maps) => maps.main(&common),
                 Command::Record(record) => record.main(&common),
                 Command::Replay(replay) => replay.main(&common),

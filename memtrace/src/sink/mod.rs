@@ -7,6 +7,7 @@ pub mod flamegraph;
 pub mod folded;
 pub mod html;
 pub mod json;
+pub mod metrics;
 pub mod perfetto;
 pub mod strip;
 pub mod text;

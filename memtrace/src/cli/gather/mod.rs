@@ -12,11 +12,15 @@ use tokio::{
 };
 
 use self::workers::Walker;
-use super::{Level, machine::now_ns, runtime};
+use super::{
+    Level,
+    machine::{Machine, now_ns},
+    runtime,
+};
 use crate::{
     model::{
         machine::{Reading, process_rows},
-        top::{Budget, Counting, Id, Look, Processes, Snapshot, Wish},
+        top::{Budget, Counting, Id, Look, Processes, Snapshot, Walkable, Wish},
     },
     probe::attach::Probes,
     source::procfs::Table,
@@ -33,14 +37,35 @@ pub(super) struct Plan {
     pub(super) counts: bool,
     /// What the counts rest on; the most that the kernel gives where none is named.
     pub(super) evidence: Option<Level>,
-    /// Part of a CPU for walks that nobody asked for, in millionths.
-    pub(super) walk_share: u32,
+    /// Whether what left every process is told too, and in which cgroup each is.
+    pub(super) machine: bool,
+    /// What may be walked without being asked for.
+    pub(super) walks: WalkPlan,
+}
+
+/// What may be walked without being asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct WalkPlan {
+    /// Part of a CPU for it, in millionths.
+    pub(super) share: u32,
+    /// Which processes.
+    pub(super) walkable: Walkable,
+}
+
+impl WalkPlan {
+    fn budget(&self) -> Budget {
+        let mut budget = Budget::new(self.share);
+        budget.set_walkable(self.walkable.clone());
+        budget
+    }
 }
 
 /// The other end of the thread.
 pub(super) struct Gatherer {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) wishes: watch::Sender<Wish>,
+    /// What may be walked from now on.
+    pub(super) walks: watch::Sender<WalkPlan>,
     /// Why nothing is gathered any more.
     pub(super) ended: oneshot::Receiver<Error>,
 }
@@ -48,17 +73,20 @@ pub(super) struct Gatherer {
 impl Gatherer {
     /// Starts to gather.
     pub(super) fn start(plan: Plan) -> Result<Self> {
-        let Plan { pids, every, counts, evidence, walk_share } = plan;
+        let Plan { pids, every, counts, evidence, machine, walks } = plan;
+        let table = Table::new(pids);
         let (publish, snapshots) = watch::channel(Arc::default());
         let (wishes, wished) = watch::channel(Wish::default());
+        let (replan, replanned) = watch::channel(walks.clone());
         let (end, ended) = oneshot::channel();
         let attached = if counts { Some(workers::attach(evidence)?) } else { None };
         let mut state = State {
-            table: Table::new(pids),
+            table: if machine { table.with_cgroups() } else { table },
+            machine: if machine { Some(Machine::new()?) } else { None },
             processes: Processes::default(),
             walker: Walker::start()?,
             walking: None,
-            budget: Budget::new(walk_share),
+            budget: walks.budget(),
             books: None,
             wish: Wish::default(),
             interval_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
@@ -69,8 +97,8 @@ impl Gatherer {
             state.processes.count_nothing("--no-probes was asked for".to_owned());
         }
         let work = move || {
-            let gathered =
-                runtime().and_then(|r| r.block_on(state.gather(every, wished, attached)));
+            let gathered = runtime()
+                .and_then(|r| r.block_on(state.gather(every, wished, replanned, attached)));
             if let Err(error) = gathered {
                 // Whoever shows has ended already otherwise.
                 let _ = end.send(error);
@@ -78,12 +106,13 @@ impl Gatherer {
         };
         let thread = thread::Builder::new().name("gather".to_owned());
         thread.spawn(work).context("cannot start a thread")?;
-        Ok(Self { snapshots, wishes, ended })
+        Ok(Self { snapshots, wishes, walks: replan, ended })
     }
 }
 
 struct State {
     table: Table,
+    machine: Option<Machine>,
     processes: Processes,
     walker: Walker,
     /// What is being walked.
@@ -109,6 +138,7 @@ impl State {
         mut self,
         every: Duration,
         mut wished: watch::Receiver<Wish>,
+        mut replanned: watch::Receiver<WalkPlan>,
         mut attached: Option<oneshot::Receiver<Result<Probes, String>>>,
     ) -> Result<()> {
         let mut tick = interval(every);
@@ -126,6 +156,14 @@ impl State {
                     }
                     let before = std::mem::replace(&mut self.wish, *wished.borrow_and_update());
                     self.walk_next(before.asked != self.wish.asked)?;
+                }
+                changed = replanned.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let WalkPlan { share, walkable } = replanned.borrow_and_update().clone();
+                    self.budget.set_share(share);
+                    self.budget.set_walkable(walkable);
                 }
                 found = self.walker.found.recv() => {
                     let look = found.context("the thread that walks ended")?;
@@ -150,7 +188,16 @@ impl State {
             let reading = probes.machine()?;
             let now = now_ns()?;
             let evidence = probes.evidence();
-            let rows = process_rows(&reading, before, evidence);
+            let rows = match &mut self.machine {
+                None => process_rows(&reading, before, evidence),
+                Some(machine) => {
+                    let report =
+                        machine.report(&reading, before, evidence, (*before_ns, now), usize::MAX);
+                    let rows = report.processes.clone();
+                    self.processes.count_machine(report);
+                    rows
+                }
+            };
             let counting = Counting::On { evidence, untracked: reading.untracked };
             self.processes.count(now.saturating_sub(*before_ns), counting, rows);
             (*before, *before_ns) = (reading, now);

@@ -22,7 +22,7 @@ use super::{
     Common, Failure, Format, Outcome,
     attach::check_processes,
     duration,
-    gather::{Gatherer, Plan},
+    gather::{Gatherer, Plan, WalkPlan},
     runtime,
 };
 use crate::sink::tui::{Step, View};
@@ -74,7 +74,8 @@ impl Top {
             every: self.interval,
             counts: !self.no_probes,
             evidence: None,
-            walk_share: WALK_SHARE,
+            machine: false,
+            walks: WalkPlan { share: WALK_SHARE, ..WalkPlan::default() },
         })?;
         runtime()?.block_on(show(gatherer))?;
         Ok(ExitCode::SUCCESS)
@@ -82,7 +83,8 @@ impl Top {
 }
 
 async fn show(gatherer: Gatherer) -> anyhow::Result<()> {
-    let Gatherer { mut snapshots, wishes, ended } = gatherer;
+    // Nobody plans walks anew.
+    let Gatherer { mut snapshots, wishes, walks: _plan, ended } = gatherer;
     let mut ends = [
         catch(SignalKind::terminate())?,
         catch(SignalKind::interrupt())?,

@@ -18,9 +18,26 @@ const OLD_NS: u64 = 300_000_000_000;
 const CHANGED: u64 = 4 << 20;
 const CHANGED_PART: u64 = 8;
 
+/// Which processes may be walked without being asked for, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Walkable {
+    /// These only; all where none is named.
+    pub only: Vec<String>,
+    /// Never these.
+    pub never: Vec<String>,
+}
+
+impl Walkable {
+    fn takes(&self, process: &Process) -> bool {
+        let is_among = |names: &[String]| names.contains(&process.comm);
+        (self.only.is_empty() || is_among(&self.only)) && !is_among(&self.never)
+    }
+}
+
 /// CPU time that walks may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Budget {
+    walkable: Walkable,
     /// Part of a CPU for walks that nobody asked for, in millionths.
     share: u32,
     credit_ns: i64,
@@ -29,7 +46,13 @@ pub struct Budget {
 impl Budget {
     /// Begins with a share of a CPU, in millionths.
     pub const fn new(share: u32) -> Self {
-        Self { share, credit_ns: if share == 0 { 0 } else { FIRST_NS } }
+        let walkable = Walkable { only: Vec::new(), never: Vec::new() };
+        Self { walkable, share, credit_ns: if share == 0 { 0 } else { FIRST_NS } }
+    }
+
+    /// Walks only these from now on.
+    pub fn set_walkable(&mut self, walkable: Walkable) {
+        self.walkable = walkable;
     }
 
     /// Gives walks another share from now on.
@@ -79,7 +102,9 @@ impl Budget {
         if let Some(selected) = find(wish.selected).filter(is_stale) {
             return Some(selected.id);
         }
-        let next = processes.iter().filter(|process| may_have_changed(process, now_ns));
+        let may_be =
+            |process: &&Process| self.walkable.takes(process) && may_have_changed(process, now_ns);
+        let next = processes.iter().filter(may_be);
         Some(next.max_by_key(|process| urgency(process))?.id)
     }
 }

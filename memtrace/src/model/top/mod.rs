@@ -9,12 +9,12 @@ mod processes;
 use std::sync::Arc;
 
 use super::{
-    machine::Row,
+    machine::{MachineReport, Row},
     report::{Evidence, ProcessReport},
 };
 
 pub use self::{
-    budget::Budget,
+    budget::{Budget, Walkable},
     processes::{Look, Processes},
 };
 
@@ -40,6 +40,8 @@ pub struct Reading {
     pub cpu_ns: u64,
     /// Minor and major faults in its life.
     pub faults: u64,
+    /// Path of its cgroup; `None` when nobody asked.
+    pub cgroup: Option<Arc<str>>,
 }
 
 /// A process as it is shown.
@@ -49,6 +51,8 @@ pub struct Process {
     pub id: Id,
     /// Its name.
     pub comm: String,
+    /// Path of its cgroup; `None` when nobody asked.
+    pub cgroup: Option<Arc<str>>,
     /// Resident bytes, to a few pages a CPU.
     pub resident: Option<u64>,
     /// Page faults a second since the reading before; `None` at the first.
@@ -145,6 +149,21 @@ pub struct Snapshot {
     pub processes: Vec<Process>,
     /// Whether reclaim is counted.
     pub counting: Counting,
+    /// What walks took.
+    pub walks: Walks,
+    /// What left every process, where somebody asked and it is counted.
+    pub machine: Option<Arc<MachineReport>>,
+}
+
+/// What walks took since gathering began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walks {
+    /// CPU time.
+    pub cost_ns: u64,
+    /// How many.
+    pub times: u64,
+    /// Of them, those that could not look at the process.
+    pub failed: u64,
 }
 
 /// What someone who watches wants to know more of.

@@ -5,8 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Counting, Done, Id, Looked, Point, Process, Reading, Snapshot};
-use crate::model::{machine::Row, report::ProcessReport};
+use super::{Counting, Done, Id, Looked, Point, Process, Reading, Snapshot, Walks};
+use crate::model::{
+    machine::{MachineReport, Row},
+    report::ProcessReport,
+};
 
 /// Points that are kept of a process.
 const MOST_POINTS: usize = 600;
@@ -32,6 +35,8 @@ pub struct Processes {
     shown: Vec<Process>,
     kept: HashMap<Id, Kept>,
     counting: Counting,
+    machine: Option<Arc<MachineReport>>,
+    walks: Walks,
 }
 
 /// What is kept of a process and not shown as it is.
@@ -48,7 +53,7 @@ impl Processes {
         let mut before: HashMap<Id, Process> =
             self.shown.drain(..).map(|process| (process.id, process)).collect();
         let mut kept = std::mem::take(&mut self.kept);
-        for Reading { id, comm, resident, cpu_ns, faults } in readings {
+        for Reading { id, comm, resident, cpu_ns, faults, cgroup } in readings {
             let known = kept.remove(&id);
             let faults_per_s = known
                 .as_ref()
@@ -57,7 +62,7 @@ impl Processes {
             self.kept.insert(id, Kept { faults, points });
             let done = Done { cpu_ns, faults, resident: resident.unwrap_or(0) };
             let before = before.remove(&id).unwrap_or_default();
-            self.shown.push(Process { id, comm, resident, faults_per_s, done, ..before });
+            self.shown.push(Process { id, comm, cgroup, resident, faults_per_s, done, ..before });
         }
         self.shown.sort_by_key(|process| process.id);
         self.read_ns = time_ns;
@@ -77,6 +82,11 @@ impl Processes {
         self.counting = counting;
     }
 
+    /// Takes what left every process since counting began.
+    pub fn count_machine(&mut self, machine: MachineReport) {
+        self.machine = Some(Arc::new(machine));
+    }
+
     /// Says that nothing is counted, and why.
     pub fn count_nothing(&mut self, why: String) {
         self.counting = Counting::Off(why);
@@ -85,6 +95,9 @@ impl Processes {
     /// Takes what a walk found. A process that is gone meanwhile is forgotten already.
     pub fn look(&mut self, look: Look) {
         let Look { id, at_ns, cost_ns, result } = look;
+        self.walks.cost_ns = self.walks.cost_ns.saturating_add(cost_ns);
+        self.walks.times += 1;
+        self.walks.failed += u64::from(result.is_err());
         let (Some(process), Some(Kept { points, .. })) =
             (self.shown.iter_mut().find(|process| process.id == id), self.kept.get_mut(&id))
         else {
@@ -115,6 +128,8 @@ impl Processes {
             interval_ns,
             processes: self.shown.clone(),
             counting: self.counting.clone(),
+            walks: self.walks,
+            machine: self.machine.clone(),
         }
     }
 }

@@ -9,7 +9,7 @@ fn id(tgid: u32) -> Id {
 
 fn reading(tgid: u32, resident: u64, faults: u64) -> Reading {
     let (comm, resident) = (format!("p{tgid}"), Some(resident));
-    Reading { id: id(tgid), comm, resident, cpu_ns: 0, faults }
+    Reading { id: id(tgid), comm, resident, cpu_ns: 0, faults, cgroup: None }
 }
 
 fn look(tgid: u32, at_ns: u64, cost_ns: u64) -> Look {

@@ -12,7 +12,7 @@ use crate::model::{
     build::{RegionResidency, Residency},
     region_map::{PAGE, flag},
 };
-pub use parse::{Mapping, Stat, as_last_seen, parse_smaps, parse_stat};
+pub use parse::{Mapping, Stat, as_last_seen, parse_cgroup, parse_smaps, parse_stat};
 pub use table::Table;
 
 /// A process in `/proc`.

@@ -181,6 +181,23 @@ fn parse_head(line: &str) -> Option<Mapping> {
     })
 }
 
+/// Returns the path of a process's cgroup (`/proc/PID/cgroup`, cgroups(7)): in the hierarchy of version 2,
+/// or in that of the memory controller where version 1 has it.
+pub fn parse_cgroup(text: &str) -> Option<&str> {
+    let lines = || {
+        text.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((controllers, path))
+        })
+    };
+    let is_of_memory = |(controllers, _): &(&str, &str)| {
+        controllers.split(',').any(|controller| controller == "memory")
+    };
+    let found = lines().find(is_of_memory).or_else(|| lines().find(|(none, _)| none.is_empty()));
+    found.map(|(_, path)| path.strip_suffix(" (deleted)").unwrap_or(path))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -266,5 +283,15 @@ mod tests {
             mapping(40, 41, 0),
         ];
         assert_eq!(as_last_seen(listed), seen);
+    }
+
+    #[test]
+    fn a_cgroup_is_that_of_version_2_unless_version_1_has_the_memory_controller() {
+        assert_eq!(parse_cgroup("0::/system.slice/x.service\n"), Some("/system.slice/x.service"));
+        let both = "11:cpu,cpuacct:/a\n4:memory:/docker/b:c\n0::/d\n";
+        assert_eq!(parse_cgroup(both), Some("/docker/b:c"));
+        assert_eq!(parse_cgroup("1:name=systemd:/a\n0::/d (deleted)\n"), Some("/d"));
+        assert_eq!(parse_cgroup("1:cpu:/a\n"), None);
+        assert_eq!(parse_cgroup(""), None);
     }
 }

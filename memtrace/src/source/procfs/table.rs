@@ -3,12 +3,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
+    sync::Arc,
 };
 
-use super::{parse_stat, pids};
+use super::{parse_cgroup, parse_stat, pids};
 use crate::model::top::{Id, Reading};
 
 /// The processes of the machine, or some of them.
@@ -20,6 +21,8 @@ pub struct Table {
     files: HashMap<u32, File>,
     /// PIDs that are threads of the kernel.
     of_kernel: HashSet<u32>,
+    /// Paths of their cgroups, where they are asked for.
+    cgroups: Option<HashMap<Id, (u64, Arc<str>)>>,
     /// Times that it was read.
     times: u64,
     buffer: Vec<u8>,
@@ -27,6 +30,9 @@ pub struct Table {
 
 /// Bytes of `/proc/PID/stat` at most: 52 numbers and a name.
 const STAT_BYTES: usize = 2048;
+/// How often the cgroup of a process is looked at again; of one that is new each time, so many times.
+const CGROUP_AFTER: u64 = 16;
+const CGROUP_SETTLES: u64 = 2;
 /// How often what was a thread of the kernel is looked at again: its PID may be given out anew.
 const FORGET_AFTER: u64 = 64;
 
@@ -34,7 +40,12 @@ impl Table {
     /// Makes a table of some processes, or of all where none is named.
     pub fn new(only: Vec<u32>) -> Self {
         let (files, of_kernel) = (HashMap::new(), HashSet::new());
-        Self { only, files, of_kernel, times: 0, buffer: vec![0; STAT_BYTES] }
+        Self { only, files, of_kernel, cgroups: None, times: 0, buffer: vec![0; STAT_BYTES] }
+    }
+
+    /// Tells in which cgroup each is, too.
+    pub fn with_cgroups(self) -> Self {
+        Self { cgroups: Some(HashMap::new()), ..self }
     }
 
     /// Reads all that live but this one. Those that end meanwhile are left out.
@@ -59,7 +70,35 @@ impl Table {
                 self.read_one(pid, file)
             }));
         }
+        self.forget(&readings);
         Ok(readings)
+    }
+
+    /// Forgets the cgroups of processes that are not there any more.
+    fn forget(&mut self, readings: &[Reading]) {
+        if let Some(cgroups) = &mut self.cgroups
+            && cgroups.len() > readings.len() * 2
+        {
+            let there: HashSet<Id> = readings.iter().map(|reading| reading.id).collect();
+            cgroups.retain(|id, _| there.contains(id));
+        }
+    }
+
+    /// Returns the cgroup of a process, as it was last looked at.
+    fn cgroup(&mut self, id: Id) -> Option<Arc<str>> {
+        let times = self.times;
+        let cgroups = self.cgroups.as_mut()?;
+        if let Some((first, path)) = cgroups.get(&id) {
+            let age = times - first;
+            if age > CGROUP_SETTLES && !(times + u64::from(id.tgid)).is_multiple_of(CGROUP_AFTER) {
+                return Some(path.clone());
+            }
+        }
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", id.tgid)).ok()?;
+        let path: Arc<str> = parse_cgroup(&text)?.into();
+        let (_, known) = cgroups.entry(id).or_insert_with(|| (times, path.clone()));
+        known.clone_from(&path);
+        Some(path)
     }
 
     /// Reads one process, and keeps its file where it will be read again.
@@ -74,8 +113,10 @@ impl Table {
         if stat.is_dead() {
             return None;
         }
+        let id = Id { tgid: pid, start_ns: stat.start_ns };
         Some(Reading {
-            id: Id { tgid: pid, start_ns: stat.start_ns },
+            id,
+            cgroup: self.cgroup(id),
             comm: stat.comm,
             resident: stat.resident,
             cpu_ns: stat.cpu_ns,
@@ -86,10 +127,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        process::{Child, Command, Stdio},
-    };
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 

@@ -65,7 +65,7 @@ fn view(processes: Vec<Process>) -> View {
 
 fn snapshot(mut processes: Vec<Process>, counting: Counting) -> Snapshot {
     processes.sort_by_key(|process| process.id);
-    Snapshot { time_ns: NOW, interval_ns: SECOND, processes, counting }
+    Snapshot { time_ns: NOW, interval_ns: SECOND, processes, counting, ..Snapshot::default() }
 }
 
 /// Of a usual kind: one that keeps what it freed, one that gives back lazily, two that nobody has
@@ -89,6 +89,7 @@ fn plain(tgid: u32, comm: &str, resident: u64) -> Process {
         done: Done::default(),
         left: None,
         looked: None,
+        cgroup: None,
     }
 }
 

@@ -1,0 +1,214 @@
+//! The configuration of the daemon: TOML, with a default for everything.
+
+use std::{fs, path::Path, path::PathBuf, time::Duration};
+
+use anyhow::anyhow;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{
+    cli::{Failure, Level, duration, gather::WalkPlan},
+    model::top::Walkable,
+};
+
+/// What is configured. A field that is not known is an error.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Config {
+    /// `ADDRESS:PORT`, or `unix:PATH`.
+    pub(super) listen: Listen,
+    /// A file with the token that requests have to bear.
+    pub(super) token_file: Option<PathBuf>,
+    /// How often the machine is read.
+    #[serde(deserialize_with = "time")]
+    pub(super) interval: Duration,
+    /// What is counted rests on it; the most that the kernel gives when none is named.
+    #[serde(deserialize_with = "level")]
+    pub(super) evidence: Option<Level>,
+    /// The part of a CPU that walks may take, in millionths.
+    #[serde(deserialize_with = "share")]
+    pub(super) walk_budget: u32,
+    /// Names of the processes that may be walked; all where none is named.
+    pub(super) walk_only: Vec<String>,
+    /// Names of processes that are never walked.
+    pub(super) walk_never: Vec<String>,
+    /// Processes that are told by name, by each of three figures.
+    pub(super) top_processes: usize,
+    /// Cgroups that are told by name.
+    pub(super) top_cgroups: usize,
+}
+
+/// Where requests come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Listen {
+    /// An address and a port.
+    Tcp(std::net::SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// What is the case where nothing is configured, for people to start from.
+pub(super) const DEFAULT: &str = include_str!("default.toml");
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp(([127, 0, 0, 1], 9477).into()),
+            token_file: None,
+            interval: Duration::from_secs(10),
+            evidence: None,
+            walk_budget: 5000,
+            walk_only: Vec::new(),
+            walk_never: Vec::new(),
+            top_processes: 20,
+            top_cgroups: 50,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::unread(
+                path,
+                &error,
+                "`memtrace serve --print-config` writes one to start from",
+            )
+        })?;
+        Self::parse(&text).map_err(|error| {
+            let error = anyhow!("{}: {error}", path.display());
+            Failure::new(Failure::USAGE, error, "`memtrace serve --print-config` shows every field")
+        })
+    }
+
+    /// Errors: a sentence with the line.
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let message = error.message().trim();
+            line.map_or(message.to_owned(), |line| format!("line {line}: {message}"))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what fields say together.
+    fn check(&self) -> Result<(), String> {
+        let is_open = matches!(&self.listen, Listen::Tcp(address) if !address.ip().is_loopback());
+        if is_open && self.token_file.is_none() {
+            return Err("listen: an address that others can reach needs a token_file".to_owned());
+        }
+        if self.interval < Duration::from_millis(100) {
+            return Err("interval: must be 100ms at least".to_owned());
+        }
+        if self.top_processes > 1000 || self.top_cgroups > 1000 {
+            return Err("top_processes and top_cgroups: must be 1000 at most".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Returns what may be walked.
+    pub(super) fn walks(&self) -> WalkPlan {
+        let walkable = Walkable { only: self.walk_only.clone(), never: self.walk_never.clone() };
+        WalkPlan { share: self.walk_budget, walkable }
+    }
+
+    /// Returns the token that requests have to bear, if one is configured.
+    pub(super) fn token(&self) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::unread(path, &error, "write one line of random text to it")
+        })?;
+        let token = text.trim();
+        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let error = anyhow!("{} has no token", path.display());
+            let hint = "it must be 16 visible ASCII characters at least: `openssl rand -hex 32`";
+            return Err(Failure::new(Failure::USAGE, error, hint));
+        }
+        Ok(Some(token.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address = text.parse().map(Self::Tcp);
+        address.map_err(|_| {
+            D::Error::custom("must be ADDRESS:PORT, such as 127.0.0.1:9477, or unix:PATH")
+        })
+    }
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Level>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "most" => Ok(None),
+        "rss" => Ok(Some(Level::Rss)),
+        "frames" => Ok(Some(Level::Frames)),
+        _ => Err(D::Error::custom("must be \"most\", \"rss\" or \"frames\"")),
+    }
+}
+
+/// Reads a part in per cent.
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .map(|percent| (percent * 10_000.0).round() as u32)
+        .ok_or_else(|| D::Error::custom("must be a part of a CPU between \"0%\" and \"100%\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_what_is_the_case() {
+        assert_eq!(Config::parse(DEFAULT), Ok(Config::default()));
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        // Each field is there, as it is or to be taken in.
+        let uncommented = DEFAULT.replace("#token_file", "token_file");
+        let fields = uncommented.lines().filter_map(|line| line.split_once(" = "));
+        let fields: Vec<&str> = fields.map(|(field, _)| field).collect();
+        let unknown = toml::from_str::<Config>("nothing = 1").expect_err("it is not known");
+        for field in &fields {
+            assert!(unknown.message().contains(&format!("`{field}`")), "{field}: {unknown}");
+        }
+        assert_eq!(fields.len(), unknown.message().matches('`').count() / 2 - 1, "{unknown}");
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        for (text, expected) in [
+            ("interval = \"10s\"\nlisten = \"here\"", "line 2: must be ADDRESS:PORT"),
+            ("\n\ntop = 3", "line 3: unknown field `top`"),
+            ("walk_budget = \"0.5\"", "line 1: must be a part of a CPU"),
+            ("walk_budget = \"101%\"", "line 1: must be a part of a CPU"),
+            ("evidence = \"args\"", "line 1: must be \"most\""),
+            ("interval = \"1s\"\nlisten", "line 2: key with no value"),
+            ("interval = \"1ms\"", "interval: must be 100ms"),
+            ("listen = \"0.0.0.0:1\"", "needs a token_file"),
+            ("top_processes = 5000", "must be 1000 at most"),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_taken() {
+        let text = "listen = \"unix:/run/x.sock\"\nwalk_budget = \"2.5 %\"\nevidence = \"rss\"";
+        let config = Config::parse(text).expect("it is right");
+        assert_eq!(config.listen, Listen::Unix("/run/x.sock".into()));
+        assert_eq!((config.walk_budget, config.evidence), (25_000, Some(Level::Rss)));
+        let open = "listen = \"[::]:9477\"\ntoken_file = \"/etc/memtrace/token\"";
+        assert!(Config::parse(open).is_ok());
+    }
+}

@@ -1,0 +1,188 @@
+//! What is answered to which request.
+
+use std::sync::{Arc, RwLock};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::token::Token;
+use crate::{
+    cli::look,
+    model::{
+        fleet::Fleet,
+        report::Report,
+        top::{Counting, Process, Snapshot},
+    },
+    sink::{
+        html,
+        metrics::{self, Form, Own},
+    },
+};
+
+/// What requests are answered from.
+pub(in crate::cli::serve) struct Shared {
+    pub(in crate::cli::serve) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What is told of the machine, and of the daemon itself; as last made.
+    pub(in crate::cli::serve) told: RwLock<(Arc<Fleet>, Own)>,
+    pub(in crate::cli::serve) token: RwLock<Option<String>>,
+}
+
+type App = State<Arc<Shared>>;
+type Pid = Result<Path<u32>, PathRejection>;
+
+/// Returns all routes.
+pub(in crate::cli::serve) fn router(shared: Arc<Shared>) -> Router {
+    let with_token = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/v1/processes", get(processes))
+        .route("/api/v1/processes/{pid}", get(report))
+        .route("/api/v1/processes/{pid}/regions", get(regions))
+        .route("/api/v1/processes/{pid}/page", get(page))
+        .layer(middleware::from_fn_with_state(shared.clone(), check_token));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(with_token)
+        .fallback(|| async {
+            Problem::not_found("there is nothing here; docs/SERVE.md lists what there is")
+        })
+        .with_state(shared)
+}
+
+async fn check_token(State(shared): App, request: Request, next: Next) -> Response {
+    let token = Token(read(&shared.token).clone());
+    if token.lets_in(request.headers()) {
+        return next.run(request).await;
+    }
+    let refusal = Problem(
+        StatusCode::UNAUTHORIZED,
+        "this needs the token: Authorization: Bearer TOKEN".into(),
+    );
+    ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
+}
+
+/// Ready once the machine was read, and what leaves processes is counted or is known not to be.
+async fn ready(State(shared): App) -> Result<&'static str, Problem> {
+    let snapshot = shared.snapshots.borrow().clone();
+    if snapshot.time_ns > 0 && snapshot.counting != Counting::Starting {
+        return Ok("ready\n");
+    }
+    Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "the probes are being attached".into()))
+}
+
+async fn metrics(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
+    let (fleet, own) = read(&shared.told).clone();
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = Form::accepted(accept.unwrap_or_default());
+    let text = metrics::render(&fleet, &own, form)
+        .map_err(|_| Problem(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics".into()))?;
+    Ok(([(header::CONTENT_TYPE, form.media_type())], text).into_response())
+}
+
+/// Every process in short.
+async fn processes(State(shared): App) -> Json<Value> {
+    let snapshot = shared.snapshots.borrow().clone();
+    let processes: Vec<Value> = snapshot.processes.iter().map(in_short).collect();
+    Json(json!({
+        "schema": "memtrace.processes/1",
+        "time_ns": snapshot.time_ns,
+        "counting": match &snapshot.counting {
+            Counting::Starting => json!({"state": "starting"}),
+            Counting::On { evidence, untracked } => {
+                json!({"state": "on", "evidence": evidence.name(), "untracked": untracked})
+            }
+            Counting::Off(why) => json!({"state": "off", "why": why}),
+        },
+        "processes": processes,
+    }))
+}
+
+fn in_short(process: &Process) -> Value {
+    let memory = process.report().map(|report| &report.memory);
+    json!({
+        "tgid": process.id.tgid,
+        "start_time": process.id.start_ns,
+        "comm": process.comm,
+        "cgroup": process.cgroup.as_deref(),
+        "resident": process.resident,
+        "faults_per_s": process.faults_per_s,
+        "reclaimed_per_s": process.reclaimed_per_s,
+        "looked_ns": process.looked.as_ref().map(|looked| looked.at_ns),
+        "not_looked": process.looked.as_ref().and_then(|looked| looked.why_not.as_deref()),
+        "live": memory.and_then(|memory| memory.live),
+        "freed_not_reclaimed": memory.map(|memory| &memory.freed_not_reclaimed),
+        "left": process.left.as_ref().map(|row| &row.by_path),
+    })
+}
+
+/// The JSON report of a process, as the last walk found it.
+async fn report(State(shared): App, pid: Pid) -> Result<Response, Problem> {
+    Ok(Json(looked_at(&shared, pid)?).into_response())
+}
+
+/// Its regions alone.
+async fn regions(State(shared): App, pid: Pid) -> Result<Response, Problem> {
+    let report = looked_at(&shared, pid)?;
+    let regions = report.processes.first().map(|process| &process.regions);
+    Ok(Json(json!({"schema": report.schema, "regions": regions})).into_response())
+}
+
+/// The page of a process.
+async fn page(State(shared): App, pid: Pid) -> Result<Response, Problem> {
+    let page = html::render(&looked_at(&shared, pid)?, None);
+    Ok(([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response())
+}
+
+fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
+    let Ok(Path(pid)) = pid else {
+        return Err(Problem(StatusCode::BAD_REQUEST, "a PID is a number".into()));
+    };
+    let snapshot = shared.snapshots.borrow().clone();
+    let process = snapshot.processes.iter().find(|process| process.id.tgid == pid);
+    let Some(process) = process else {
+        return Err(Problem::not_found("there is no such process"));
+    };
+    let Some(looked) = &process.looked else {
+        return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "it was not walked yet".into()));
+    };
+    match &looked.report {
+        Some(found) => look::report_of((**found).clone(), looked.at_ns)
+            .map_err(|error| Problem(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))),
+        None => Err(Problem(
+            StatusCode::FORBIDDEN,
+            looked.why_not.clone().unwrap_or_else(|| "it cannot be looked at".to_owned()),
+        )),
+    }
+}
+
+/// What is wrong, as RFC 9457 has it.
+struct Problem(StatusCode, String);
+
+impl Problem {
+    fn not_found(detail: &str) -> Self {
+        Self(StatusCode::NOT_FOUND, detail.to_owned())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self(status, detail) = self;
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = json!({"status": status.as_u16(), "title": title, "detail": detail});
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, body.to_string()).into_response()
+    }
+}
+
+/// Reads what a thread may have left behind that panicked: it is whole, for it is replaced as one.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,165 @@
+//! `memtrace serve`: the daemon. One thread gathers, as for `top`; this one answers requests.
+
+mod config;
+mod http;
+mod own;
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, RwLock},
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::{
+    config::Config,
+    http::{Listener, Shared, router},
+    own::Usage,
+};
+use super::{
+    Common, Failure, Format, Outcome,
+    failure::check_privileges,
+    gather::{Gatherer, Plan},
+    priority, runtime,
+};
+use crate::model::{
+    fleet::{Fleet, Limits, Teller},
+    top::Snapshot,
+};
+
+/// Runs for ever and tells Prometheus, and whoever asks by HTTP, what the processes of this machine hold,
+/// what of it they have freed, and what leaves them.
+///
+/// docs/SERVE.md has the metrics and the requests.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Reads this file; without one everything is as `--print-config` shows.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Writes the configuration that is the case without a file.
+    #[arg(long, conflicts_with = "config")]
+    print_config: bool,
+    /// Checks the configuration, and ends.
+    #[arg(long, requires = "config")]
+    check_config: bool,
+}
+
+impl Serve {
+    /// Serves until SIGTERM or Ctrl-C.
+    pub(super) fn main(self, common: &Common) -> Outcome {
+        if common.format != Format::Text || common.output.is_some() {
+            return Err(Failure::usage(
+                "the daemon writes no report".to_owned(),
+                "ask it: curl http://127.0.0.1:9477/api/v1/processes",
+            ));
+        }
+        if self.print_config {
+            print!("{}", config::DEFAULT);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = self.config()?;
+        let token = config.token()?;
+        if self.check_config {
+            return Ok(ExitCode::SUCCESS);
+        }
+        check_privileges()?;
+        // A descriptor for each process and each connection.
+        if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(1 << 20), most);
+        }
+        priority::step_back();
+        runtime()?.block_on(self.serve(config, token))
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)
+    }
+
+    async fn serve(&self, config: Config, token: Option<String>) -> Outcome {
+        let listener = Listener::open(&config.listen).await?;
+        // Nobody points at a process.
+        let Gatherer { mut snapshots, wishes: _wishes, walks, ended } = Gatherer::start(Plan {
+            pids: Vec::new(),
+            every: config.interval,
+            counts: true,
+            evidence: config.evidence,
+            machine: true,
+            walks: config.walks(),
+        })?;
+        let mut terminate = catch(SignalKind::terminate())?;
+        let mut interrupt = catch(SignalKind::interrupt())?;
+        let mut reload = catch(SignalKind::hangup())?;
+
+        let mut usage = Usage::new(config.walk_budget);
+        let mut teller = Teller::new(limits(&config));
+        let shared = Arc::new(Shared {
+            snapshots: snapshots.clone(),
+            told: RwLock::new((Arc::new(Fleet::default()), usage.own(&Snapshot::default()))),
+            token: RwLock::new(token),
+        });
+        log::info!("listening on {}", listener.name());
+        let serving = listener.serve(router(shared.clone()));
+        tokio::pin!(serving);
+        let mut config = config;
+        loop {
+            tokio::select! {
+                _ = &mut serving => unreachable!("it takes connections for ever"),
+                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+                _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+                _ = reload.recv() => match self.reload(&config) {
+                    Ok((new, token)) => {
+                        teller.set_limits(limits(&new));
+                        usage.set_budget(new.walk_budget);
+                        walks.send_replace(new.walks());
+                        *write(&shared.token) = token;
+                        config = new;
+                        log::info!("the configuration was read again");
+                    }
+                    Err(failure) => log::warn!("the configuration stays as it was: {}", failure.sentence()),
+                },
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        let why = ended.await.unwrap_or_else(|_| anyhow!("nothing is gathered any more"));
+                        return Err(why.into());
+                    }
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    let fleet = Arc::new(teller.tell(&snapshot));
+                    *write(&shared.told) = (fleet, usage.own(&snapshot));
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration again, and says what of it takes a restart.
+    fn reload(&self, before: &Config) -> Result<(Config, Option<String>), Failure> {
+        let config = self.config()?;
+        let token = config.token()?;
+        for (field, changed) in [
+            ("listen", config.listen != before.listen),
+            ("interval", config.interval != before.interval),
+            ("evidence", config.evidence != before.evidence),
+        ] {
+            if changed {
+                log::warn!("{field} changes when memtrace is started again");
+            }
+        }
+        Ok((config, token))
+    }
+}
+
+fn catch(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot catch signals")
+}
+
+const fn limits(config: &Config) -> Limits {
+    Limits { processes: config.top_processes, cgroups: config.top_cgroups }
+}
+
+/// Writes what nobody else writes.
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,243 @@
+//! A daemon that is tested, a program that it looks at, and who asks it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Name of the program that may be walked.
+pub(crate) const HEAP: &str = "tested-heap";
+
+/// A daemon that ends with the test.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) folder: TempDir,
+    /// `127.0.0.1:PORT`, or the path of its socket.
+    pub(crate) address: String,
+}
+
+impl Daemon {
+    /// Starts one; the configuration says where it listens.
+    pub(crate) fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("socket");
+        let config = config.replace("SOCKET", socket.to_str().expect("a path"));
+        let file = folder.path().join("serve.toml");
+        fs::write(&file, config).expect("it can be written");
+        let (child, address) = spawn(&file);
+        Self { child, folder, address }
+    }
+
+    /// Starts it again, when it has ended.
+    pub(crate) fn start_again(&mut self) {
+        (self.child, self.address) = spawn(&self.config());
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("serve.toml")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it lives");
+    }
+
+    /// Returns its exit code, `None` when a signal ended it.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("it is ours").code()
+    }
+
+    /// Returns its resident bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()));
+        let pages = statm.expect("it lives").split(' ').nth(1).expect("a number").to_owned();
+        pages.parse::<u64>().expect("a number") * 4096
+    }
+
+    pub(crate) fn connect(&self) -> Box<dyn ReadWrite> {
+        if self.address.starts_with('/') {
+            let stream = UnixStream::connect(&self.address).expect("it listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            return Box::new(stream);
+        }
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Box::new(stream)
+    }
+
+    /// Asks, and returns the status and the body.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    }
+
+    pub(crate) fn get_json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// Sends bytes as they are; the status is 0 when it answers nothing.
+    pub(crate) fn ask(&self, request: &str) -> (u16, String) {
+        let mut stream = self.connect();
+        // It may answer and close before it has read all.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
+            unchunked(body)
+        } else {
+            body.to_owned()
+        };
+        (status, body)
+    }
+
+    /// Returns the value of a metric without labels, or with exactly these.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        metric(&self.get("/metrics").1, name)
+    }
+
+    /// Waits until something is the case.
+    #[track_caller]
+    pub(crate) fn wait_until<T>(&self, what: &str, is: impl Fn(&Self) -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = is(self) {
+                return found;
+            }
+            assert!(started.elapsed() < PATIENCE, "{what} never happened");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the heap of a process was walked, and returns its report.
+    #[track_caller]
+    pub(crate) fn report_of(&self, heap: &Heap) -> Value {
+        let path = format!("/api/v1/processes/{}", heap.pid());
+        let body = self.wait_until("a walk", |daemon| {
+            let (status, body) = daemon.get(&path);
+            (status == 200).then_some(body)
+        });
+        serde_json::from_str(&body).expect("JSON")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+fn spawn(config: &Path) -> (Child, String) {
+    let mut child = Command::new(MEMTRACE)
+        .args(["-v", "serve", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut address = None;
+    let mut line = String::new();
+    while address.is_none() && said.read_line(&mut line).expect("text") > 0 {
+        let after = line.split("listening on ").nth(1).map(str::trim);
+        address =
+            after.map(|at| at.trim_start_matches("http://").trim_start_matches("unix:").to_owned());
+        if address.is_none() {
+            line.clear();
+        }
+    }
+    // What it says further must not fill the pipe.
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    (child, address.expect("it listens"))
+}
+
+/// Returns the value of a line of metrics.
+pub(crate) fn metric(page: &str, name: &str) -> Option<f64> {
+    let line =
+        page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line?.rsplit_once(' ')?.1.parse().ok()
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((len, rest)) = body.split_once("\r\n") {
+        let len = usize::from_str_radix(len.trim(), 16).unwrap_or(0);
+        let (chunk, after) = rest.split_at(len.min(rest.len()));
+        whole.push_str(chunk);
+        if len == 0 {
+            break;
+        }
+        body = after.trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// A program that freed what it had, and stands still.
+pub(crate) struct Heap {
+    child: Child,
+    /// It ends when this is closed.
+    _input: ChildStdin,
+    _folder: TempDir,
+}
+
+impl Heap {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join(HEAP);
+        std::os::unix::fs::symlink("/usr/bin/python3", &program).expect("a link");
+        let script = "import sys\n\
+                      blocks = [bytes(1000) for _ in range(50000)]\n\
+                      last = blocks[-1]\n\
+                      del blocks\n\
+                      print('ready', flush=True)\n\
+                      sys.stdin.read()\n";
+        let mut child = Command::new(program)
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is there");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped"))
+            .read_line(&mut line)
+            .expect("text");
+        assert_eq!(line, "ready\n");
+        let input = child.stdin.take().expect("it is piped");
+        Self { child, _input: input, _folder: folder }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
