@@ -37,6 +37,7 @@ fields! {
     TASK_MAJ_FLT = "task_struct" "maj_flt",
     TASK_RSS_CACHE = "task_struct" "rss_stat.count",
     TASK_EXIT_CODE = "task_struct" "exit_code",
+    TASK_NO_FAULTS = "task_struct" "pagefault_disabled",
     TASK_CGROUPS = "task_struct" "cgroups",
     SET_CGROUP = "css_set" "dfl_cgrp",
     CGROUP_NODE = "cgroup" "kn",

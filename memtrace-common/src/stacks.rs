@@ -1,5 +1,6 @@
-//! What the probes on an allocator's functions keep in maps (`memtrace … --stacks`). Nothing of it is
-//! sent as a record: userspace reads the maps.
+//! What the probes keep in maps of call stacks (`memtrace … --stacks`): those on an allocator's
+//! functions, those that see memory calls return, and those of page faults. Nothing of it is sent as a
+//! record: userspace reads the maps.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -76,6 +77,72 @@ pub struct Freed {
     pub weight: u64,
 }
 
+/// Whose call of the kernel gave pages up.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Reclaimer {
+    /// Number of the address space; no other one has had it.
+    pub space: u64,
+    /// Key of the call stack, 0 when it could not be kept.
+    pub stack: u64,
+    /// A [`crate::Path`], raw.
+    pub path: u64,
+}
+
+/// What a call stack gave up by one path.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Reclaimed {
+    /// Where it was seen first.
+    pub origin: Origin,
+    /// Calls that detached or freed something.
+    pub calls: u64,
+    /// Resident pages that they detached.
+    pub zapped_pages: u64,
+    /// Frames that the page allocator got back inside of them.
+    pub freed_frames: u64,
+}
+
+/// Whose page faults.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Faulter {
+    /// Number of the address space; no other one has had it.
+    pub space: u64,
+    /// Key of the call stack, 0 when it could not be kept.
+    pub stack: u64,
+}
+
+/// How often a call stack faulted.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Faulted {
+    /// Where it was seen first.
+    pub origin: Origin,
+    /// Page faults.
+    pub faults: u64,
+}
+
+/// By which userspace knows the address space.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Origin {
+    /// Address of the `mm_struct`.
+    pub mm: u64,
+    /// A time at which it had it, `CLOCK_BOOTTIME`.
+    pub time_ns: u64,
+}
+
 /// A call stack: return addresses, the innermost first, then zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -98,6 +165,10 @@ pub struct StackStats {
     pub samples: u64,
     /// Sampled allocations or frees that found no room in a map: what is reported is too small.
     pub lost: u64,
+    /// Calls that gave pages up and found no room.
+    pub lost_reclaims: u64,
+    /// Page faults that found no room.
+    pub lost_faults: u64,
     /// Call stacks that found no room, or were taken at the same moment as too many others.
     pub lost_stacks: u64,
 }
@@ -111,6 +182,8 @@ impl core::ops::Add for StackStats {
             frees: self.frees.wrapping_add(other.frees),
             samples: self.samples.wrapping_add(other.samples),
             lost: self.lost.wrapping_add(other.lost),
+            lost_reclaims: self.lost_reclaims.wrapping_add(other.lost_reclaims),
+            lost_faults: self.lost_faults.wrapping_add(other.lost_faults),
             lost_stacks: self.lost_stacks.wrapping_add(other.lost_stacks),
         }
     }

@@ -10,6 +10,7 @@ use memtrace_common::Record;
 use crate::{
     books, emit,
     kernel::{self, Typed},
+    stacks::Entry,
 };
 
 /// A level of evidence, as far as it decides how a probe does its work.
@@ -25,6 +26,13 @@ pub(crate) trait Evidence {
 
     /// Tells whether an address space is followed.
     fn follows(mm: u64) -> bool;
+
+    /// Returns the number of an address space that is followed and runs: no other one has had it.
+    fn number(mm: u64) -> Option<u64>;
+
+    /// Returns where the system call was made that the current task is in, as far as programs may see
+    /// it.
+    fn entry() -> Entry;
 
     /// Writes a record that `fill` makes, or counts it as dropped.
     fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R));
@@ -66,6 +74,19 @@ impl Evidence for Counted {
     }
 
     #[inline(always)]
+    fn number(mm: u64) -> Option<u64> {
+        let books = books::followed(mm)?;
+        // SAFETY: a live map value.
+        unsafe { (*books).running() }
+    }
+
+    #[inline(always)]
+    fn entry() -> Entry {
+        // SAFETY: the verifier knows the task's `pt_regs`.
+        unsafe { Entry::by_call(kernel::user_regs()) }
+    }
+
+    #[inline(always)]
     fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
         emit::emit_with(fill);
     }
@@ -74,9 +95,9 @@ impl Evidence for Counted {
 /// `--evidence args`: nothing is counted.
 pub(crate) enum Args {}
 
-/// Address spaces that are followed without books.
+/// Address spaces that are followed without books, and since when, which numbers them.
 #[map]
-static SPACES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
+static SPACES: HashMap<u64, u64> = HashMap::with_max_entries(8_192, 0);
 
 impl Evidence for Args {
     #[inline(always)]
@@ -99,6 +120,17 @@ impl Evidence for Args {
     }
 
     #[inline(always)]
+    fn number(mm: u64) -> Option<u64> {
+        // SAFETY: a copy of a value that is written whole.
+        unsafe { SPACES.get(mm) }.copied()
+    }
+
+    #[inline(always)]
+    fn entry() -> Entry {
+        Entry::UNKNOWN
+    }
+
+    #[inline(always)]
     fn emit_with<R: Record + 'static>(fill: impl FnOnce(*mut R)) {
         emit::emit_unnumbered(fill);
     }
@@ -108,7 +140,7 @@ impl Args {
     /// Begins to follow an address space, or counts that there is no room.
     #[inline(always)]
     pub(crate) fn follow(mm: u64) -> bool {
-        let inserted = SPACES.insert(mm, 0, 0).is_ok();
+        let inserted = SPACES.insert(mm, kernel::now_ns(), 0).is_ok();
         if !inserted {
             emit::untracked();
         }

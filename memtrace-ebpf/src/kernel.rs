@@ -28,7 +28,7 @@ macro_rules! offsets {
 // See `memtrace_common::control::FIELDS`.
 offsets! {
     TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_COMM, TASK_SIGNAL, TASK_LEADER, TASK_START,
-    TASK_MIN_FLT, TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, TASK_CGROUPS, SET_CGROUP,
+    TASK_MIN_FLT, TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, TASK_NO_FAULTS, TASK_CGROUPS, SET_CGROUP,
     CGROUP_NODE, NODE_ID, SIGNAL_LIVE, SIGNAL_MIN_FLT, SIGNAL_MAJ_FLT, SIGNAL_FLAGS,
     SIGNAL_GROUP_EXIT_CODE, MM_USERS, MM_TREE, MM_RSS, MM_START_BRK, MM_BRK, MM_START_STACK, MM_VDSO,
     PERCPU_COUNT, PERCPU_COUNTERS, VMA_START, VMA_END, VMA_MM, VMA_FLAGS, VMA_PGOFF,
@@ -58,6 +58,12 @@ globals! {
     PG_UPTODATE: u32 = 0,
     /// CPUs on which a process is seeded before its counting begins.
     SEED_CPUS: u32 = 1,
+    /// 1 when each page fault is told (`--events=faults`).
+    TELLS_FAULTS: u32 = 0,
+    /// 1 when page faults are counted by call stack (`--stacks=faults`).
+    COUNTS_FAULTERS: u32 = 0,
+    /// 1 when what calls give up is summed by call stack (`--stacks=reclaimed`).
+    SUMS_RECLAIMERS: u32 = 0,
     /// One byte of so many that are allocated is sampled, about (`--sample-bytes`).
     SAMPLE_BYTES: u32 = 1 << 19,
 }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `kernel` (what is read and where it lies), `books` (who is followed and what is
 //! counted), `emit` (the one way out), `evidence` (what each level may use), `stacks` (who allocates
-//! and frees), `probes` (one file for each thing that is watched).
+//! and frees, who gives up and who faults), `probes` (one file for each thing that is watched).
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see `atomic`"))]
 

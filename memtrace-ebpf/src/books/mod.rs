@@ -124,6 +124,12 @@ impl Mm {
     pub(crate) const LIVE: u32 = 2;
     /// Torn down; late frames are still booked.
     pub(crate) const DEAD: u32 = 3;
+
+    /// Returns its number, once it is counted and its process runs.
+    #[inline(always)]
+    pub(crate) fn running(&self) -> Option<u64> {
+        (self.state == Self::LIVE).then_some(self.number)
+    }
 }
 
 /// Returns the books of a followed address space that is not torn down.

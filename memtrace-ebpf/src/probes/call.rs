@@ -1,43 +1,44 @@
 //! Memory system calls as they return.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     bindings::pt_regs,
     macros::{btf_tracepoint, fexit, tracepoint},
     programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
-use memtrace_common::{Call, Kind, Path, Syscall};
+use memtrace_common::{Call, Kind, Path, Syscall, stacks::Reclaimer};
 
 use super::address_space::correct;
 use crate::{
     books, emit,
     evidence::{Args, Counted, Evidence},
     kernel,
+    stacks::{self, Entry},
 };
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)` (include/trace/events/syscalls.h).
 #[btf_tracepoint(function = "sys_exit")]
 fn call_tracepoint(ctx: BtfTracePointContext) -> i32 {
-    returned(ctx.arg(0), ctx.arg(1))
+    returned(&ctx, ctx.arg(0), ctx.arg(1))
 }
 
 /// The same for `--evidence args`.
 #[btf_tracepoint(function = "sys_exit")]
 fn call_args(ctx: BtfTracePointContext) -> i32 {
-    returned_args(ctx.arg(0), ctx.arg(1))
+    returned_args(&ctx, ctx.arg(0), ctx.arg(1))
 }
 
 /// `syscalls:sys_exit_*` of the calls that it is attached to. Another call is sent away before any
 /// program runs (`perf_syscall_exit`, kernel/trace/trace_syscalls.c, 5.10 to 7.3).
 #[tracepoint]
 fn call_exit(ctx: TracePointContext) -> u32 {
-    returned(kernel::user_regs(), result(&ctx)) as u32
+    returned(&ctx, kernel::user_regs(), result(&ctx)) as u32
 }
 
 /// The same for `--evidence args`.
 #[tracepoint]
 fn call_exit_args(ctx: TracePointContext) -> u32 {
-    returned_args(kernel::user_regs(), result(&ctx)) as u32
+    returned_args(&ctx, kernel::user_regs(), result(&ctx)) as u32
 }
 
 /// Returns what the call returns: `{ u64 regs; int nr; long ret; }` (`struct syscall_tp_t`).
@@ -52,7 +53,7 @@ macro_rules! fexit_calls {
         $(/// `long __x64_sys_*(const struct pt_regs *regs)`: costs other system calls nothing.
         #[fexit]
         fn $program(ctx: FExitContext) -> i32 {
-            $returned(ctx.arg(0), ctx.arg(1))
+            $returned(&ctx, ctx.arg(0), ctx.arg(1))
         })+
     };
 }
@@ -111,7 +112,7 @@ fn call(regs: *const pt_regs, ret: i64, mm: u64) -> Option<Call> {
 
 /// Emits the call that returns, if it is one about memory, with what was counted in it.
 #[inline(always)]
-fn returned(regs: *const pt_regs, ret: i64) -> i32 {
+fn returned<C: EbpfContext>(ctx: &C, regs: *const pt_regs, ret: i64) -> i32 {
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     let nr = unsafe { (*regs).orig_rax };
     let told = syscall(nr);
@@ -142,6 +143,18 @@ fn returned(regs: *const pt_regs, ret: i64) -> i32 {
             call.path = ended.path;
             (call.zapped_pages, call.freed_frames) = (ended.zapped, ended.freed);
             call.duration_ns = ended.duration_ns(call.header.time_ns);
+            if kernel::SUMS_RECLAIMERS.load() == 1
+                && call.zapped_pages | call.freed_frames != 0
+                // Advice comes from another process, which is not this one's code.
+                && mm == Counted::current_mm()
+                // SAFETY: a live map value.
+                && let Some(space) = unsafe { (*books).running() }
+            {
+                // SAFETY: as above.
+                let stack = stacks::trace_entry(ctx, unsafe { Entry::by_call(regs) });
+                let reclaimer = Reclaimer { space, stack, path: call.path.into() };
+                stacks::gave_up(reclaimer, mm, call.zapped_pages, call.freed_frames);
+            }
         }
     }
     Counted::emit(call);
@@ -151,7 +164,7 @@ fn returned(regs: *const pt_regs, ret: i64) -> i32 {
 /// Emits the call that returns, if it is one about memory. Advice to another process is booked to
 /// the one that gives it.
 #[inline(always)]
-fn returned_args(regs: *const pt_regs, ret: i64) -> i32 {
+fn returned_args<C: EbpfContext>(_ctx: &C, regs: *const pt_regs, ret: i64) -> i32 {
     // SAFETY: the verifier knows `regs` as the task's `pt_regs`.
     if syscall(unsafe { (*regs).orig_rax }).is_none() {
         return 0;

@@ -1,12 +1,17 @@
-//! One record for each page fault, only when asked for. Faults are otherwise counted by the kernel
-//! itself, in `task_struct.min_flt` and `maj_flt`.
+//! Page faults, only when asked for: one record for each, or a count for each call stack. They are
+//! otherwise counted by the kernel itself, in `task_struct.min_flt` and `maj_flt`.
 
-use aya_ebpf::{bindings::pt_regs, macros::btf_tracepoint, programs::BtfTracePointContext};
-use memtrace_common::{Fault, Kind};
+use aya_ebpf::{
+    bindings::pt_regs, helpers::generated::bpf_get_current_task, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use memtrace_common::{Fault, Kind, stacks::Faulter};
 
 use crate::{
     emit,
     evidence::{Args, Counted, Evidence},
+    kernel,
+    stacks::{self, Entry},
 };
 
 /// `TP_PROTO(unsigned long address, struct pt_regs *regs, unsigned long error_code)`
@@ -42,6 +47,24 @@ fn fault<E: Evidence>(ctx: &BtfTracePointContext, from_kernel: u64) -> i32 {
         return 0;
     }
     let regs: *const pt_regs = ctx.arg(1);
+    if kernel::COUNTS_FAULTERS.load() == 1 {
+        if from_kernel == 1 && is_refused() {
+            return 0;
+        }
+        if let Some(space) = E::number(mm) {
+            let entry = if from_kernel == 1 {
+                E::entry()
+            } else {
+                // SAFETY: the verifier knows `regs` as a `pt_regs`.
+                unsafe { Entry::by_fault(regs) }
+            };
+            let stack = stacks::trace_entry(ctx, entry);
+            stacks::faulted(Faulter { space, stack }, mm);
+        }
+    }
+    if kernel::TELLS_FAULTS.load() == 0 {
+        return 0;
+    }
     E::emit(Fault {
         header: emit::header::<Fault>(Kind::Fault, mm),
         address,
@@ -51,4 +74,15 @@ fn fault<E: Evidence>(ctx: &BtfTracePointContext, from_kernel: u64) -> i32 {
         from_kernel,
     });
     0
+}
+
+/// Tells whether the kernel looks at memory that need not be there, as when it takes a call stack: it
+/// is told so, and nothing becomes resident (`faulthandler_disabled`, include/linux/uaccess.h, 5.10 to
+/// 7.3).
+#[inline(always)]
+fn is_refused() -> bool {
+    // SAFETY: the helper takes no argument and always returns a task.
+    let task = unsafe { bpf_get_current_task() };
+    // The reading itself is one (`copy_from_kernel_nofault`, mm/maccess.c, 5.10 to 7.3).
+    kernel::read::<u32>(task, &kernel::TASK_NO_FAULTS) > 1
 }

@@ -1,11 +1,14 @@
-//! Who allocates and who frees (`--stacks`): the maps, and the only code that writes to them.
+//! Who allocates and who frees, who gives pages up and who faults (`--stacks`): the maps, and the only
+//! code that writes to them.
 //!
 //! Nothing here is loaded unless asked for, and the maps have one entry each then. Programs on user
 //! functions can be preempted (`bpf_prog_run_array_uprobe`, include/linux/bpf.h, 6.1 to 7.3): whatever
 //! a CPU has for itself may be found in use.
 
+mod caller;
 mod pending;
 mod sampler;
+mod sums;
 mod trace;
 
 use aya_ebpf::{
@@ -18,7 +21,8 @@ use memtrace_common::stacks::{Block, Freed, Freer, Gone, Live, StackStats, image
 pub(crate) use self::{
     pending::{Pending, begin, end, is_nested},
     sampler::sample,
-    trace::trace,
+    sums::{faulted, gave_up},
+    trace::{Entry, trace, trace_entry},
 };
 use crate::{atomic, kernel};
 

@@ -1,9 +1,10 @@
 //! Takes call stacks of user code. The kernel follows frame pointers: code that was built without them
-//! ends the stack early, but never before the caller of the allocator, which is read apart.
+//! ends the stack early, but never before the caller of the allocator, or of a function without a
+//! frame, which is read apart.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::BPF_F_USER_STACK,
+    EbpfContext,
+    bindings::{BPF_F_USER_STACK, pt_regs},
     helpers::generated::{bpf_get_stack, bpf_probe_read_user},
     macros::map,
     maps::{HashMap, PerCpuArray},
@@ -11,7 +12,7 @@ use aya_ebpf::{
 };
 use memtrace_common::stacks::{FRAMES, Stack, StackStats};
 
-use super::count;
+use super::{caller::caller, count};
 use crate::atomic;
 
 /// Call stacks by their hash.
@@ -26,26 +27,78 @@ const DESK_COUNT: u32 = 4;
 
 #[repr(C)]
 struct Desk {
-    /// 1 when someone is at it.
-    taken: i64,
+    /// How many are at it, or trying: it is his who finds himself alone. (An exchange, which would be
+    /// simpler, came with 5.12.)
+    visitors: u64,
     stack: Stack,
 }
 
-/// Keeps the current call stack and returns its key; 0, and counts it, when it could not be kept.
+/// How user code came into the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    ip: u64,
+    sp: u64,
+    faulted: bool,
+}
+
+impl Entry {
+    /// Nobody may see where.
+    pub(crate) const UNKNOWN: Self = Self { ip: 0, sp: 0, faulted: false };
+
+    /// By a system call: the instruction pointer is behind it.
+    ///
+    /// # Safety
+    ///
+    /// The verifier knows `regs`.
+    #[inline(always)]
+    pub(crate) unsafe fn by_call(regs: *const pt_regs) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Self { ip: (*regs).rip, sp: (*regs).rsp, faulted: false } }
+    }
+
+    /// By a page fault: the instruction pointer is at what faulted.
+    ///
+    /// # Safety
+    ///
+    /// The verifier knows `regs`.
+    #[inline(always)]
+    pub(crate) unsafe fn by_fault(regs: *const pt_regs) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Self { ip: (*regs).rip, sp: (*regs).rsp, faulted: true } }
+    }
+}
+
+/// Keeps the call stack of a function that was just entered and returns its key; 0, and counts it,
+/// when it could not be kept.
 #[inline(always)]
 pub(crate) fn trace(ctx: &ProbeContext) -> u64 {
+    at_desk(|stack| take(ctx, stack))
+}
+
+/// The same of the user code that is in the kernel now.
+#[inline(always)]
+pub(crate) fn trace_entry<C: EbpfContext>(ctx: &C, entry: Entry) -> u64 {
+    at_desk(|stack| take_entry(ctx, stack, entry))
+}
+
+#[inline(always)]
+fn at_desk(take: impl Fn(*mut Stack) -> u64) -> u64 {
     for number in 0..DESK_COUNT {
         let Some(desk) = DESKS.get_ptr_mut(number) else { break };
         // SAFETY: a live map value that is only accessed atomically.
-        if unsafe { atomic::swap(&raw mut (*desk).taken, 1) } == 0 {
-            // SAFETY: a live map value that is ours until it is given back.
-            let key = take(ctx, unsafe { &raw mut (*desk).stack });
-            // SAFETY: as above.
-            unsafe { atomic::swap(&raw mut (*desk).taken, 0) };
-            if key == 0 {
-                break;
-            }
+        let is_alone = unsafe {
+            atomic::bump(&raw mut (*desk).visitors, 1);
+            (&raw const (*desk).visitors).read_volatile() == 1
+        };
+        // SAFETY: a live map value that is ours until we leave.
+        let key = if is_alone { take(unsafe { &raw mut (*desk).stack }) } else { 0 };
+        // SAFETY: as above.
+        unsafe { atomic::bump(&raw mut (*desk).visitors, u64::MAX) };
+        if key != 0 {
             return key;
+        }
+        if is_alone {
+            break;
         }
     }
     count(|stats: &mut StackStats| &raw mut stats.lost_stacks);
@@ -54,11 +107,7 @@ pub(crate) fn trace(ctx: &ProbeContext) -> u64 {
 
 #[inline(always)]
 fn take(ctx: &ProbeContext, stack: *mut Stack) -> u64 {
-    let len = size_of::<Stack>() as u32;
-    let user = u64::from(BPF_F_USER_STACK);
-    // SAFETY: the helper fills all of the stack, with zeros behind its end.
-    let taken = unsafe { bpf_get_stack(ctx.as_ptr(), stack.cast(), len, user) };
-    if taken < 0 {
+    if !walk(ctx, stack, 0) {
         return 0;
     }
     // SAFETY: the stack is ours, the registers are the context's.
@@ -68,10 +117,53 @@ fn take(ctx: &ProbeContext, stack: *mut Stack) -> u64 {
         let place = (&raw mut (*stack).frames[0]).cast();
         bpf_probe_read_user(place, 8, (*ctx.regs).rsp as *const _);
     }
+    keep(stack)
+}
+
+#[inline(always)]
+fn take_entry<C: EbpfContext>(ctx: &C, stack: *mut Stack, entry: Entry) -> u64 {
+    let Entry { ip, sp, faulted } = entry;
+    let caller = caller(ip, sp, faulted);
+    // The caller goes between the first frame and those that frame pointers lead to.
+    let walked = if caller == 0 { walk(ctx, stack, 0) } else { walk(ctx, stack, 1) };
+    if !walked {
+        return 0;
+    }
+    // SAFETY: the stack is ours.
+    unsafe {
+        if caller != 0 {
+            (*stack).frames[0] = ip;
+            (*stack).frames[1] = caller;
+        }
+        if faulted {
+            // As if it were a return address: behind what faulted.
+            (*stack).frames[0] = ip.wrapping_add(1);
+        }
+    }
+    keep(stack)
+}
+
+/// Fills a stack from one of its frames on, behind its end with zeros.
+#[inline(always)]
+fn walk<C: EbpfContext>(ctx: &C, stack: *mut Stack, first: usize) -> bool {
+    let len = size_of::<Stack>() - 8 * first;
+    // SAFETY: the helper fills the rest of the stack, which is ours.
+    unsafe {
+        let place = (&raw mut (*stack).frames[first]).cast();
+        bpf_get_stack(ctx.as_ptr(), place, len as u32, u64::from(BPF_F_USER_STACK)) >= 0
+    }
+}
+
+/// Keeps a call stack and returns its key, 0 when there is no room.
+#[inline(always)]
+fn keep(stack: *mut Stack) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for at in 0..FRAMES {
         // SAFETY: within the stack. Volatile, or the compiler makes one long block of it.
         let frame = unsafe { (&raw const (*stack).frames[at]).read_volatile() };
+        if frame == 0 {
+            break;
+        }
         hash = (hash ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash ^= hash >> 29;
     }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{attach::NoProcess, line::note};
 use crate::{
-    probe::{btf::KernelBtf, load::Refused, look::Gone, plan::Unsupported},
+    probe::{attach::NoStacks, btf::KernelBtf, load::Refused, look::Gone, plan::Unsupported},
     sink::printable,
 };
 
@@ -97,6 +97,13 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if error.is::<Unsupported>() {
         let hint = "counting needs Linux 6.1 or later, `--evidence args` 5.10; `memtrace doctor` says what is missing";
+        return Some(hint.to_owned());
+    }
+    if let Some(none) = error.downcast_ref::<NoStacks>() {
+        let hint = match none {
+            NoStacks::Reclaimed => "it needs Linux 6.1 or later, and --evidence rss or frames",
+            NoStacks::Faults => "leave faults out",
+        };
         return Some(hint.to_owned());
     }
     if error.chain().any(|cause| cause.is::<Refused>()) {

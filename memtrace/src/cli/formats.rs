@@ -54,7 +54,7 @@ fn check_stacks(command: &Command, common: &Common) -> Result<(), Failure> {
             format!("--format {format} shows call stacks, which this command does not sample"),
             hint,
         )),
-        Some(tracing) if tracing.stacks.period().is_none() => Err(Failure::usage(
+        Some(tracing) if tracing.stacks.asked().is_empty() => Err(Failure::usage(
             format!("--format {format} shows call stacks, which are sampled with --stacks only"),
             hint,
         )),

@@ -191,6 +191,7 @@ struct Tracing {
 impl Tracing {
     /// Checks that what is asked for can go together.
     fn check(&self, common: &Common) -> Result<(), Failure> {
+        self.stacks.check()?;
         let has_time = common.format.has_time();
         if self.remanence && self.evidence.is_some_and(|level| level != Level::Frames) {
             return Err(Failure::usage(

@@ -49,9 +49,10 @@ pub(super) struct Replay {
     /// Reports only what happened until this time in the trace.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     to: Option<Duration>,
-    /// What `--format folded` and `--format flamegraph` show, in bytes by call stack.
-    #[arg(long, value_enum, default_value_t = Measure::Retained)]
-    flame: Measure,
+    /// What `--format folded` and `--format flamegraph` show, by call stack: the default is the first
+    /// that was taken.
+    #[arg(long, value_enum)]
+    flame: Option<Measure>,
 }
 
 impl Replay {

@@ -25,7 +25,7 @@ use crate::{
     follow::Follower,
     model::{
         build::{Surroundings, report},
-        change::{Change, What},
+        change::Change,
         fact::Fact,
         report::{Evidence, Report},
     },
@@ -46,7 +46,7 @@ pub(super) struct Tracer {
     shows_status: bool,
     classes: Classes,
     recorder: Recorder,
-    /// Who allocates and who frees, if it was asked for.
+    /// Whose call stacks are taken, if they were asked for.
     sampling: Option<Sampling>,
     /// Bytes of the trace that was kept.
     recorded: Option<u64>,
@@ -73,7 +73,7 @@ impl Tracer {
             fault_events: tracing.events == Some(EventKind::Faults),
             running,
             remanence: tracing.remanence,
-            sample_bytes: tracing.stacks.period(),
+            stacks: tracing.stacks.kinds(),
             buffer_bytes: tracing.buffer,
             log_level: if diagnostics { aya_log::Level::Debug as u8 } else { 0 },
         };
@@ -84,10 +84,8 @@ impl Tracer {
         for probe in follower.probes().report() {
             log::info!("{}: {}", probe.name, probe.hook.as_deref().unwrap_or(probe.state));
         }
-        let sampling =
-            tracing.stacks.period().map(|bytes| Sampling::new(follower.probes_mut(), bytes));
-        let sampling = sampling.transpose()?;
-        if sampling.is_some() && tracing.follow {
+        let sampling = Sampling::new(follower.probes_mut(), &tracing.stacks)?;
+        if sampling.as_ref().is_some_and(Sampling::leaves_out_children) && tracing.follow {
             log::warn!("children are traced, but who allocates in them is not sampled");
         }
         trim();
@@ -140,7 +138,7 @@ impl Tracer {
     pub(super) fn seed(&mut self, tgid: u32) -> Result<()> {
         self.follower.seed(tgid)?;
         match &mut self.sampling {
-            Some(sampling) => sampling.seed(self.follower.probes_mut(), tgid),
+            Some(sampling) => sampling.seed(&mut self.follower, tgid),
             None => Ok(()),
         }
     }
@@ -182,7 +180,7 @@ impl Tracer {
             self.drain();
             self.tell_classes()?;
             if let Some(sampling) = &mut self.sampling {
-                sampling.turn(self.follower.probes_mut())?;
+                sampling.turn(&mut self.follower)?;
             }
         }
         self.drain();
@@ -205,10 +203,8 @@ impl Tracer {
             if let Some(change) = &change {
                 recorder.apply(model, change);
             }
-            if let (Some(sampling), Some(Change { tgid, what: What::Exec { .. }, .. })) =
-                (sampling.as_mut(), &change)
-            {
-                sampling.executed(*tgid);
+            if let (Some(sampling), Some(change)) = (sampling.as_mut(), &change) {
+                sampling.note(model, change);
             }
             if let (Some(format), Some(change)) = (*stream, change) {
                 push_line(&mut lines, &change, format, *start_ns);

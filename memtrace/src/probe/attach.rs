@@ -20,8 +20,8 @@ use super::load::{attach, load, try_trampoline};
 use super::{
     btf::KernelBtf,
     facts,
-    plan::{Asked, KernelFacts, Plan, Step, Unsupported, plan, plan_best},
-    stacks::{self, Links},
+    plan::{Asked, KernelFacts, Plan, Step, Unsupported, Wanted, plan, plan_best},
+    stacks::{self, Kinds, Links},
     table::PROBES,
 };
 use crate::model::report::{Evidence, ProbeReport};
@@ -41,8 +41,8 @@ pub struct Options {
     pub running: bool,
     /// Measure how long freed frames keep what was in them.
     pub remanence: bool,
-    /// Sample who allocates and who frees, one byte of so many.
-    pub sample_bytes: Option<u32>,
+    /// Take call stacks.
+    pub stacks: Kinds,
     /// Size of the ring buffer, bytes: a power of two and at least a page.
     pub buffer_bytes: u32,
     /// Level of the probes' own diagnostics, 0 for none (`aya_log_common::Level`).
@@ -55,16 +55,41 @@ impl Options {
         self.remanence && evidence == Evidence::Frames
     }
 
+    /// Checks that the call stacks that were asked for can be taken.
+    fn check_stacks(&self, evidence: Evidence, plan: &Plan) -> Result<(), NoStacks> {
+        if self.stacks.reclaimed && evidence == Evidence::Args {
+            return Err(NoStacks::Reclaimed);
+        }
+        let has_faults = plan.iter().any(|(probe, step)| {
+            probe.wanted == Wanted::OnFaults && matches!(step, Step::Attach(_))
+        });
+        if self.stacks.faults && !has_faults {
+            return Err(NoStacks::Faults);
+        }
+        Ok(())
+    }
+
     /// Chooses the hooks for what was asked.
     fn plan(&self, facts: &KernelFacts) -> Result<(Evidence, Plan, Option<Unsupported>)> {
-        let &Self { evidence, fault_events, machine, running, .. } = self;
-        let asked =
-            Asked { evidence: evidence.unwrap_or_default(), fault_events, machine, running };
+        let &Self { evidence, fault_events, machine, running, stacks, .. } = self;
+        let faults = fault_events || stacks.faults;
+        let asked = Asked { evidence: evidence.unwrap_or_default(), faults, machine, running };
         Ok(match evidence {
             Some(evidence) => (evidence, plan(PROBES, facts, asked)?, None),
             None => plan_best(PROBES, facts, asked)?,
         })
     }
+}
+
+/// Call stacks that this kernel, or the level of evidence that was asked for, does not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoStacks {
+    /// Nobody counts what calls give up.
+    #[error("--stacks=reclaimed sums what calls gave up, which --evidence args does not count")]
+    Reclaimed,
+    /// Nobody tells page faults.
+    #[error("--stacks=faults counts page faults, which this kernel has no tracepoint for")]
+    Faults,
 }
 
 /// What the probes say of themselves, passed on to the `log` crate.
@@ -85,6 +110,8 @@ pub struct Probes {
     pub(super) iterates_one: bool,
     /// It is measured how long freed frames keep what was in them.
     pub(super) remanence: bool,
+    /// Whose call stacks are taken.
+    kinds: Kinds,
 }
 
 /// What holds events of tracefs.
@@ -140,7 +167,8 @@ impl Probes {
         let threads_count = facts.tracepoints.get("rss_stat").is_some_and(|&count| count > 2);
         let iterates_one = facts.iterates_one;
         let remanence = options.measures_remanence(evidence);
-        if let Some(bytes) = options.sample_bytes {
+        options.check_stacks(evidence, &plan)?;
+        if let Some(bytes) = options.stacks.allocations {
             stacks::prepare(&mut bpf, &btf, bytes)?;
         }
         let (events, links) = (Events::default(), Links::default());
@@ -154,6 +182,7 @@ impl Probes {
             threads_count,
             iterates_one,
             remanence,
+            kinds: options.stacks,
         };
         for at in (0..probes.plan.len()).rev() {
             let (probe, step) = probes.plan[at];
@@ -216,6 +245,11 @@ impl Probes {
             for &(name, hook) in programs.iter().filter(|(_, hook)| !hook.is_iterator()) {
                 // One program may have several hooks.
                 if last.replace(name) == Some(name) {
+                    continue;
+                }
+                // Where it looks for a call stack in memory that is not there it faults itself, which
+                // nobody wants to see.
+                if self.kinds.faults && name.starts_with("kernel_fault") {
                     continue;
                 }
                 let Some(fd) = self.bpf.program(name).and_then(|program| program.fd().ok()) else {
@@ -283,4 +317,24 @@ fn online_cpus() -> Result<Vec<usize>> {
         cpus.extend(parse(first)?..=parse(last)?);
     }
     Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_stacks_that_nobody_can_give_are_an_error() {
+        let stacks = Kinds { allocations: None, reclaimed: true, faults: true };
+        let options = Options { stacks, ..Options::default() };
+        let faults = PROBES.iter().find(|probe| probe.wanted == Wanted::OnFaults);
+        let plan = |step| vec![(faults.expect("in the table"), step)];
+        let attached = plan(Step::Attach(&[]));
+        assert_eq!(options.check_stacks(Evidence::Rss, &attached), Ok(()));
+        let none = options.check_stacks(Evidence::Args, &attached);
+        assert_eq!(none, Err(NoStacks::Reclaimed));
+        let none = options.check_stacks(Evidence::Frames, &plan(Step::Unsupported));
+        assert_eq!(none, Err(NoStacks::Faults));
+        assert_eq!(Options::default().check_stacks(Evidence::Args, &Vec::new()), Ok(()));
+    }
 }

@@ -30,7 +30,8 @@ pub(super) fn load(
     evidence: Evidence,
     cpus: u32,
 ) -> Result<Ebpf> {
-    let Options { machine, follow, buffer_bytes, log_level, .. } = options;
+    let Options { machine, follow, fault_events, stacks: kinds, buffer_bytes, log_level, .. } =
+        options;
     let follow = u32::from(follow);
     let counts_frames = u32::from(evidence == Evidence::Frames);
     let remanence = options.measures_remanence(evidence);
@@ -43,7 +44,9 @@ pub(super) fn load(
     let frames = if remanence { memory::frames()?.next_power_of_two() } else { 1 };
     let (stamps_frames, frame_mask) = (u32::from(remanence), frames - 1);
     loader.map_max_entries("FRAMES", frames);
-    stacks::size_maps(&mut loader, options.sample_bytes.as_ref());
+    stacks::size_maps(&mut loader, &kinds);
+    let tells_faults = u32::from(fault_events);
+    loader.override_global("TELLS_FAULTS", &tells_faults, true);
     loader.override_global("STAMPS_FRAMES", &stamps_frames, true);
     loader.override_global("FRAME_MASK", &frame_mask, true);
     let machine = u32::from(machine);

@@ -9,4 +9,5 @@ pub mod look;
 mod machine;
 pub mod plan;
 pub mod stacks;
+mod sums;
 pub mod table;

@@ -97,8 +97,8 @@ pub enum Wanted {
     Always,
     /// Unless every process of the machine is counted: then without it less is known, not wrong.
     ForProcesses,
-    /// Only with `--events faults`.
-    OnFaultEvents,
+    /// Only with `--events=faults` or `--stacks=faults`.
+    OnFaults,
 }
 
 /// What was asked of the probes, as far as it decides which are attached.
@@ -106,8 +106,8 @@ pub enum Wanted {
 pub struct Asked {
     /// What the figures shall rest on.
     pub evidence: Evidence,
-    /// One event for each page fault.
-    pub fault_events: bool,
+    /// Page faults are told, or counted by call stack.
+    pub faults: bool,
     /// Every process of the machine is counted, and none followed.
     pub machine: bool,
     /// Processes that run already. What they are in the middle of must be seen to return, which
@@ -217,7 +217,7 @@ fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsup
     let unasked = match probe.wanted {
         Wanted::Always => false,
         Wanted::ForProcesses => asked.machine,
-        Wanted::OnFaultEvents => !asked.fault_events,
+        Wanted::OnFaults => !asked.faults,
     };
     if unasked || probe.evidence > asked.evidence {
         return Ok(Step::Skip);
@@ -230,7 +230,7 @@ fn step(probe: &Probe, kernel: &KernelFacts, asked: Asked) -> Result<Step, Unsup
     let exists = |choice: &&[Program]| choice.iter().all(takes);
     match choices.iter().copied().find(exists) {
         Some(programs) => Ok(Step::Attach(programs)),
-        None if probe.wanted != Wanted::OnFaultEvents => {
+        None if probe.wanted != Wanted::OnFaults => {
             Err(Unsupported::NoHook { probe: probe.name, wanted: first_hooks(choices) })
         }
         None => Ok(Step::Unsupported),

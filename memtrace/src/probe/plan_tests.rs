@@ -27,8 +27,8 @@ fn capable() -> KernelFacts {
 }
 
 const RUN: Asked =
-    Asked { evidence: Evidence::Frames, fault_events: false, machine: false, running: false };
-const FAULTS: Asked = Asked { fault_events: true, ..RUN };
+    Asked { evidence: Evidence::Frames, faults: false, machine: false, running: false };
+const FAULTS: Asked = Asked { faults: true, ..RUN };
 
 fn step_of(plan: &Plan, name: &str) -> Step {
     plan.iter().find(|(probe, _)| probe.name == name).expect("in the table").1

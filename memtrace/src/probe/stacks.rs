@@ -22,13 +22,25 @@ use super::{
     attach::{Probes, Wire},
     load::{self, program},
     plan::Hook,
+    sums,
 };
 use crate::source::{
     allocator_functions::{Function, Provider, Role},
     procfs,
 };
 
-/// Entries of the maps when call stacks are sampled: some 25 MB of kernel memory.
+/// Whose call stacks are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// Those that allocate and free, one byte of so many.
+    pub allocations: Option<u32>,
+    /// Those that give pages up.
+    pub reclaimed: bool,
+    /// Those that fault.
+    pub faults: bool,
+}
+
+/// Entries of the maps when allocations are sampled: some 25 MB of kernel memory.
 const SIZES: [(&str, u32); 6] = [
     ("SAMPLED", 1024),
     ("LIVE", 65_536),
@@ -37,6 +49,9 @@ const SIZES: [(&str, u32); 6] = [
     ("STACKS", 8_192),
     ("AWAITED", 16_384),
 ];
+
+/// A map that is read while entries come and go is read to here, at most.
+const MOST_ENTRIES: usize = 131_072;
 
 /// The programs on functions, and what follows exec.
 const ON_FUNCTIONS: [&str; 10] = [
@@ -85,14 +100,16 @@ pub struct Samples {
     pub stats: StackStats,
 }
 
-/// Makes room for samples, when they are asked for.
-pub(super) fn size_maps<'a>(loader: &mut EbpfLoader<'a>, sample_bytes: Option<&'a u32>) {
-    if let Some(bytes) = sample_bytes {
+/// Makes room for what is asked for, and has the probes do it.
+pub(super) fn size_maps<'a>(loader: &mut EbpfLoader<'a>, kinds: &'a Kinds) {
+    let Kinds { allocations, reclaimed, faults } = kinds;
+    if let Some(bytes) = allocations {
         loader.override_global("SAMPLE_BYTES", bytes, true);
         for (map, entries) in SIZES {
             loader.map_max_entries(map, entries);
         }
     }
+    sums::size_maps(loader, *reclaimed, *faults);
 }
 
 /// Loads the programs, and has what they need ready.
@@ -185,18 +202,23 @@ impl Probes {
         for &(tgid, _) in &numbers {
             self.end_sampling(tgid)?;
         }
-        let stacks: Vec<(u64, Wire<Stack>)> = self.entries("STACKS")?;
         Ok(Samples {
             live: self.wires("LIVE")?,
             gone: self.wires("GONE")?,
             freed: self.wires("FREED")?,
-            stacks: stacks.into_iter().map(|(key, Wire(stack))| (key, stack)).collect(),
+            stacks: self.call_stacks()?,
             images: numbers.into_iter().map(|(tgid, n)| (tgid, image(tgid, n))).collect(),
             stats: self.sampling()?,
         })
     }
 
-    /// Sums what the probes on functions counted.
+    /// Reads all call stacks, by their key.
+    pub fn call_stacks(&self) -> Result<StdMap<u64, Stack>> {
+        let stacks: Vec<(u64, Wire<Stack>)> = self.entries("STACKS")?;
+        Ok(stacks.into_iter().map(|(key, Wire(stack))| (key, stack)).collect())
+    }
+
+    /// Sums what the probes counted.
     pub fn sampling(&self) -> Result<StackStats> {
         let map = self.bpf.map("STACK_STATS").context("the object has no map STACK_STATS")?;
         let stats: PerCpuArray<_, Wire<StackStats>> = PerCpuArray::try_from(map)?;
@@ -204,7 +226,7 @@ impl Probes {
         Ok(per_cpu.iter().fold(StackStats::default(), |sum, Wire(cpu)| sum + *cpu))
     }
 
-    fn wires<K, V>(&self, name: &str) -> Result<Vec<(K, V)>>
+    pub(super) fn wires<K, V>(&self, name: &str) -> Result<Vec<(K, V)>>
     where
         K: FromBytes + IntoBytes + Copy + 'static,
         V: FromBytes + IntoBytes + Copy + 'static,
@@ -218,8 +240,7 @@ impl Probes {
     fn entries<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> Result<Vec<(K, V)>> {
         let map = self.bpf.map(name).with_context(|| format!("the object has no map {name}"))?;
         let map: HashMap<&MapData, K, V> = HashMap::try_from(map)?;
-        let most = SIZES.iter().find(|(map, _)| *map == name).map_or(0, |(_, size)| *size);
-        Ok(map.iter().take(most as usize * 2).filter_map(Result::ok).collect())
+        Ok(map.iter().take(MOST_ENTRIES).filter_map(Result::ok).collect())
     }
 }
 

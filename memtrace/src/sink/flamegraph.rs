@@ -6,19 +6,20 @@ use inferno::flamegraph::{Options, from_lines};
 
 use super::folded::Measure;
 
-/// Returns the flame graph of folded lines. Names in them are escaped for XML.
+/// Returns the flame graph of folded lines. Names in them are escaped for XML. Whether frames were
+/// counted stands in the title.
 ///
 /// # Errors
 ///
 /// When the lines are not folded call stacks.
-pub fn render(lines: &str, measure: Measure) -> io::Result<String> {
-    let title = format!("Bytes {}", measure.title());
+pub fn render(lines: &str, measure: Measure, counts_frames: bool) -> io::Result<String> {
+    let title = measure.title(counts_frames).to_owned();
     if lines.is_empty() {
         return Ok(nothing(&title));
     }
     let mut options = Options::default();
     options.title = title;
-    options.count_name = "bytes".to_owned();
+    options.count_name = measure.unit().to_owned();
     // The same function has the same colour in every graph.
     options.hash = true;
     options.deterministic = true;
@@ -97,7 +98,7 @@ mod tests {
             "]]>&amp;\u{202e}",
             "operator new 12 34",
         ];
-        let svg = render(&folded_lines(&hostile), Measure::Retained).expect("it is folded");
+        let svg = render(&folded_lines(&hostile), Measure::Retained, true).expect("it is folded");
         let (texts, names) = parse(&svg);
         let text = texts.concat();
         // All of it, all of the process, and each function.
@@ -111,8 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_no_bytes_and_what_was_not_counted_is_said() {
+        let title = |measure, counts_frames| {
+            let svg = render("x;f 7\n", measure, counts_frames).expect("it is folded");
+            parse(&svg).0.concat()
+        };
+        let faults = title(Measure::Faults, true);
+        assert!(faults.contains("Page faults, by who had them"), "{faults}");
+        assert!(faults.contains("all (7 faults, 100%)"), "{faults}");
+        let back = title(Measure::Reclaimed, true);
+        assert!(back.contains("Bytes given back, by who gave them up"), "{back}");
+        let detached = title(Measure::Reclaimed, false);
+        assert!(detached.contains("what came back was not counted"), "{detached}");
+    }
+
+    #[test]
     fn nothing_is_a_picture_too() {
-        let (texts, _) = parse(&render("", Measure::Freed).expect("it is drawn"));
+        let (texts, _) = parse(&render("", Measure::Freed, true).expect("it is drawn"));
         assert!(texts.concat().contains("freed, by who freed: nothing was sampled"), "{texts:?}");
     }
 }

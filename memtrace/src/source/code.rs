@@ -2,12 +2,14 @@
 //! mapped where, and the files themselves, open.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     fs::File,
     io,
     ops::Range,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -34,14 +36,21 @@ pub type Place = (Arc<CodeFile>, u64);
 pub struct Code {
     /// By first byte: the end, the file, and the offset in it.
     ranges: BTreeMap<u64, (u64, Arc<CodeFile>, u64)>,
-    /// By device and inode number as the kernel tells them in maps.
-    files: HashMap<(u32, u64), Arc<CodeFile>>,
+    files: Files,
 }
+
+/// Files with code by device and inode number, as the kernel tells them in maps; of several programs.
+type Files = Rc<RefCell<HashMap<(u32, u64), Arc<CodeFile>>>>;
 
 /// Regions and files that are kept of one process, at most.
 const MOST: usize = 65_536;
 
 impl Code {
+    /// Returns nothing of another program, but the files that this one knows and will know.
+    pub fn of_another(&self) -> Self {
+        Self { ranges: BTreeMap::new(), files: Rc::clone(&self.files) }
+    }
+
     /// Reads what is mapped now. What was there before and is not replaced is kept.
     ///
     /// Errors: the process is gone.
@@ -51,13 +60,17 @@ impl Code {
             if flags & flag::EXEC == 0 {
                 continue;
             }
-            let key = if inode == 0 { (0, start) } else { (dev, inode) };
-            let file = self.files.entry(key).or_insert_with(|| {
-                let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-                let file = if inode == 0 { None } else { File::open(path).ok() };
-                Arc::new(CodeFile { name: mapping.path().to_owned(), file })
-            });
-            let file = Arc::clone(file);
+            let name = mapping.path().to_owned();
+            let file = if inode == 0 {
+                Arc::new(CodeFile { name, file: None })
+            } else {
+                let mut files = self.files.borrow_mut();
+                let known = files.entry((dev, inode)).or_insert_with(|| {
+                    let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+                    Arc::new(CodeFile { name, file: File::open(path).ok() })
+                });
+                Arc::clone(known)
+            };
             self.map(start..end, file, offset);
         }
         Ok(())
@@ -72,7 +85,7 @@ impl Code {
             let dev = libc::major(dev) << 20 | libc::minor(dev);
             let name = path.to_string_lossy().into_owned();
             let known = Arc::new(CodeFile { name, file: Some(file) });
-            self.files.insert((dev, metadata.ino()), known);
+            self.files.borrow_mut().insert((dev, metadata.ino()), known);
         }
     }
 
@@ -89,14 +102,16 @@ impl Code {
             }
             let name = name(vma).unwrap_or_default();
             // Some file systems tell another device by stat(2) than in maps.
-            let known = self.files.get(&(dev, inode)).or_else(|| {
-                let mut others = self.files.iter();
+            let files = self.files.borrow();
+            let known = files.get(&(dev, inode)).or_else(|| {
+                let mut others = files.iter();
                 let same = |&((_, other), file): &(&(u32, u64), &Arc<CodeFile>)| {
                     *other == inode && last_component(&file.name) == last_component(&name)
                 };
                 others.find(same).map(|(_, file)| file)
             });
             let file = known.cloned().unwrap_or_else(|| Arc::new(CodeFile { name, file: None }));
+            drop(files);
             self.map(vma.range.clone(), file, offset);
         }
     }
@@ -113,7 +128,7 @@ impl Code {
         for start in overlapped {
             self.ranges.remove(&start);
         }
-        if self.ranges.len() < MOST && self.files.len() < MOST {
+        if self.ranges.len() < MOST && self.files.borrow().len() < MOST {
             self.ranges.insert(range.start, (range.end, file, offset));
         }
     }

@@ -197,6 +197,26 @@ fn call_stacks_are_written_only_where_they_are_sampled() {
 }
 
 #[test]
+fn what_a_flame_graph_shows_is_taken() {
+    let flame = |stacks: &str, flame: &str| {
+        refused(memtrace(["run", stacks, "--flame", flame, "--", "true"]), 2)
+    };
+    for (stacks, measure, kind) in [
+        ("--stacks", "reclaimed", "reclaimed"),
+        ("--stacks=allocations", "faults", "faults"),
+        ("--stacks=reclaimed,allocations", "faults", "faults"),
+        ("--stacks=faults", "retained", "allocations"),
+        ("--stacks=faults,reclaimed", "freed-resident", "allocations"),
+    ] {
+        let wanted =
+            format!("--flame {measure} shows call stacks that are taken with --stacks={kind} only");
+        assert_eq!(flame(stacks, measure), wanted);
+    }
+    let unknown = misused(["run", "--stacks=frees", "--", "true"]);
+    assert!(unknown.contains("invalid value 'frees'"), "{unknown}");
+}
+
+#[test]
 fn an_empty_command_is_refused() {
     assert_eq!(refused(memtrace(["run", "--", ""]), 2), "the command is empty");
 }

@@ -3,11 +3,11 @@
 use memtrace::model::{
     change::path_name,
     report::{
-        AllocatorReport, ArenaReport, Balance, Evidence, Faults, Finding, Frame, FreedBy,
-        FreedNotReclaimed, Host, KeptByReason, KindReport, LateDelay, MadvFree, Mapped, Memory,
-        PathReport, ProbeReport, ProbedFunction, ProcessReport, ProcessStacks, Reclaimed,
-        RegionReport, Remains, Remanence, Report, ResidentByKind, RetainedBy, Reuse, SCHEMA,
-        SamplingCost, Stacks, Swap, Window, Within, ZeroedByKind,
+        AllocatorReport, ArenaReport, Balance, Evidence, FaultedBy, Faults, Finding, Frame,
+        FreedBy, FreedNotReclaimed, Host, KeptByReason, KindReport, LateDelay, MadvFree, Mapped,
+        Memory, PathReport, ProbeReport, ProbedFunction, ProcessReport, ProcessStacks, Reclaimed,
+        ReclaimedBy, RegionReport, Remains, Remanence, Report, ResidentByKind, RetainedBy, Reuse,
+        SCHEMA, SamplingCost, StackKind, Stacks, Swap, Window, Within, ZeroedByKind,
     },
 };
 use memtrace_common::Path;
@@ -168,13 +168,16 @@ fn stacks() -> Stacks {
         }]
     };
     Stacks {
-        sample_bytes: 524_288,
-        allocations: 3,
-        frees: 2,
-        samples: 2,
+        kinds: vec![StackKind::Allocations, StackKind::Reclaimed, StackKind::Faults],
+        sample_bytes: Some(524_288),
+        allocations: Some(3),
+        frees: Some(2),
+        samples: Some(2),
         lost: 0,
+        lost_reclaims: 0,
+        lost_faults: 0,
         lost_stacks: 0,
-        cost: SamplingCost { allocation_ns: 800, free_ns: 500, stepped_ns: 9000 },
+        cost: Some(SamplingCost { allocation_ns: 800, free_ns: 500, stepped_ns: 9000 }),
         functions: vec![ProbedFunction {
             name: "malloc".into(),
             file: "/usr/lib/libc.so.6".into(),
@@ -182,8 +185,8 @@ fn stacks() -> Stacks {
         }],
         processes: vec![ProcessStacks {
             tgid: 4242,
-            retained: 4096,
-            freed: 4096,
+            retained: Some(4096),
+            freed: Some(4096),
             freed_resident_estimate: Some(4096),
             retained_by: vec![RetainedBy { bytes: 4096, samples: 1, frames: frames() }],
             freed_by: vec![FreedBy {
@@ -192,6 +195,14 @@ fn stacks() -> Stacks {
                 samples: 1,
                 frames: frames(),
             }],
+            reclaimed_by: Some(vec![ReclaimedBy {
+                path: path_name(Path::Munmap).into(),
+                calls: 1,
+                zapped: 8192,
+                freed: Some(4096),
+                frames: frames(),
+            }]),
+            faulted_by: Some(vec![FaultedBy { faults: 3, frames: frames() }]),
         }],
     }
 }
@@ -205,8 +216,17 @@ fn reuse(frames: u64) -> Reuse {
 pub(crate) fn unknown() -> Report {
     let mut report = known();
     report.window.probes[0].hook = None;
-    let process = &mut report.stacks.as_mut().expect("it is known").processes[0];
-    process.freed_resident_estimate = None;
+    let stacks = report.stacks.as_mut().expect("it is known");
+    (stacks.sample_bytes, stacks.cost) = (None, None);
+    (stacks.allocations, stacks.frees, stacks.samples) = (None, None, None);
+    let process = &mut stacks.processes[0];
+    (process.retained, process.freed, process.freed_resident_estimate) = (None, None, None);
+    for row in process.reclaimed_by.iter_mut().flatten() {
+        (row.freed, row.frames[0].function, row.frames[0].file) = (None, None, None);
+    }
+    for row in process.faulted_by.iter_mut().flatten() {
+        (row.frames[0].function, row.frames[0].file) = (None, None);
+    }
     let RetainedBy { frames, .. } = &mut process.retained_by[0];
     (frames[0].function, frames[0].file) = (None, None);
     let FreedBy { frames, resident_estimate, .. } = &mut process.freed_by[0];

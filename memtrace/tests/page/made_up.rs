@@ -4,10 +4,10 @@ use memtrace::model::{
     change::{Change, What},
     history::History,
     report::{
-        AllocatorReport, ArenaReport, Balance, Evidence, Finding, Frame, FreedBy,
+        AllocatorReport, ArenaReport, Balance, Evidence, FaultedBy, Finding, Frame, FreedBy,
         FreedNotReclaimed, Host, KeptByReason, KindReport, LateDelay, Mapped, Memory, PathReport,
-        ProbeReport, ProcessReport, ProcessStacks, Reclaimed, RegionReport, Remains, Report,
-        ResidentByKind, RetainedBy, SCHEMA, Stacks, Window,
+        ProbeReport, ProcessReport, ProcessStacks, Reclaimed, ReclaimedBy, RegionReport, Remains,
+        Report, ResidentByKind, RetainedBy, SCHEMA, Stacks, Window,
     },
 };
 
@@ -212,13 +212,13 @@ fn stacks() -> Stacks {
     };
     let frames = || vec![frame("inner"), frame(HOSTILE), frame("main")];
     Stacks {
-        sample_bytes: 512 * KIB,
-        samples: 9,
+        sample_bytes: Some(512 * KIB),
+        samples: Some(9),
         lost: 1,
         processes: vec![ProcessStacks {
             tgid: 4242,
-            retained: 14 * MIB,
-            freed: 3 * MIB,
+            retained: Some(14 * MIB),
+            freed: Some(3 * MIB),
             freed_resident_estimate: Some(MIB),
             retained_by: vec![RetainedBy { bytes: 14 * MIB, samples: 7, frames: frames() }],
             freed_by: vec![FreedBy {
@@ -227,6 +227,14 @@ fn stacks() -> Stacks {
                 samples: 2,
                 frames: vec![],
             }],
+            reclaimed_by: Some(vec![ReclaimedBy {
+                path: "munmap".into(),
+                calls: 3,
+                zapped: 2 * MIB,
+                freed: Some(MIB),
+                frames: frames(),
+            }]),
+            faulted_by: Some(vec![FaultedBy { faults: 5, frames: frames() }]),
         }],
         ..Stacks::default()
     }

@@ -56,7 +56,7 @@ pub(super) fn main(common: &Common) -> Outcome {
     let mut output = Output::open(common, Stream::Stdout)?;
     let facts = examine()?;
     let system = uname().map_err(anyhow::Error::from)?;
-    let asked = Asked { fault_events: true, ..Asked::default() };
+    let asked = Asked { faults: true, ..Asked::default() };
     let (evidence, plan, limit, problem) = match plan_best(PROBES, &facts, asked) {
         Ok((evidence, plan, limit)) => (Some(evidence), plan, limit, None),
         Err(error) => (None, Vec::new(), None, Some(error.to_string())),

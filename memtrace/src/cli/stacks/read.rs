@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use memtrace_common::stacks::{Block, Gone};
 
-use super::{Sampled, Sampling};
+use super::allocations::{Allocations, Sampled};
 use crate::{
     model::{
         Model,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Sums what was sampled of each process.
-pub(super) fn read(sampling: &mut Sampling, samples: &Samples, model: &Model) -> Stacks {
+pub(super) fn read(sampling: &mut Allocations, samples: &Samples, model: &Model) -> Stacks {
     let symbols = Symbols::default();
     let mut processes = Vec::new();
     for sampled in &mut sampling.processes {
@@ -30,15 +30,16 @@ pub(super) fn read(sampling: &mut Sampling, samples: &Samples, model: &Model) ->
     }
     let stats = samples.stats;
     Stacks {
-        sample_bytes: sampling.sample_bytes.into(),
-        allocations: stats.allocations,
-        frees: stats.frees,
-        samples: stats.samples,
+        sample_bytes: Some(sampling.sample_bytes.into()),
+        allocations: Some(stats.allocations),
+        frees: Some(stats.frees),
+        samples: Some(stats.samples),
         lost: stats.lost,
         lost_stacks: stats.lost_stacks,
-        cost: sampling.cost,
+        cost: Some(sampling.cost),
         functions: sampling.functions.clone(),
         processes,
+        ..Stacks::default()
     }
 }
 

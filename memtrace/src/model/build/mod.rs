@@ -4,6 +4,7 @@ mod allocators;
 mod counted;
 mod memory;
 mod reclaimed;
+pub mod stack_sums;
 pub mod stacks;
 
 use std::collections::{BTreeMap, HashMap};

@@ -94,13 +94,14 @@ pub fn process_stacks(
     let sum = |bytes: &mut dyn Iterator<Item = u64>| bytes.fold(0, u64::saturating_add);
     ProcessStacks {
         tgid,
-        retained: sum(&mut retained_by.iter().map(|row| row.bytes)),
-        freed: sum(&mut freed_by.iter().map(|row| row.bytes)),
+        retained: Some(sum(&mut retained_by.iter().map(|row| row.bytes))),
+        freed: Some(sum(&mut freed_by.iter().map(|row| row.bytes))),
         freed_resident_estimate: still
             .as_ref()
             .map(|_| sum(&mut freed_by.iter().filter_map(|row| row.resident_estimate))),
         retained_by,
         freed_by,
+        ..ProcessStacks::default()
     }
 }
 
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn bytes_are_summed_by_stack_the_most_first() {
         let stacks = process_stacks(sampled(None), named());
-        assert_eq!((stacks.tgid, stacks.retained, stacks.freed), (7, 900, 13_000));
+        assert_eq!((stacks.tgid, stacks.retained, stacks.freed), (7, Some(900), Some(13_000)));
         let rows: Vec<_> = stacks.retained_by.iter().map(|row| (row.bytes, row.samples)).collect();
         assert_eq!(rows, [(500, 1), (400, 2)]);
         // A stack that could not be kept has no frames.

@@ -17,7 +17,10 @@ pub use self::{
     frames::{Faults, MadvFree, Remanence, Reuse, Swap, Within, ZeroedByKind},
     left::{KeptByReason, KindReport, LateDelay, PathReport, Reclaimed},
     memory::{FreedNotReclaimed, Memory, ResidentByKind},
-    stacks::{Frame, FreedBy, ProbedFunction, ProcessStacks, RetainedBy, SamplingCost, Stacks},
+    stacks::{
+        FaultedBy, Frame, FreedBy, ProbedFunction, ProcessStacks, ReclaimedBy, RetainedBy,
+        SamplingCost, StackKind, Stacks,
+    },
 };
 
 /// Everything that one run of memtrace has to say.
@@ -31,7 +34,7 @@ pub struct Report {
     pub window: Window,
     /// The traced processes, in the order in which they were seen.
     pub processes: Vec<ProcessReport>,
-    /// Who allocated what is not freed, and who freed; `None` without `--stacks`.
+    /// Who allocated and freed, gave up and faulted; `None` without `--stacks`.
     pub stacks: Option<Stacks>,
 }
 

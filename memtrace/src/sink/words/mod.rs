@@ -11,7 +11,7 @@ use memtrace_common::Path;
 pub(super) use self::{
     figures::{allocator_name, asked_for, faults, late, madv_free, reuses, stays, swap, time},
     sentence::{given_back, notes, sentence},
-    stacks::{counted, lost_samples, sampled, still_resident},
+    stacks::{counted, gave_up, lost_samples, page_faults, sampled, still_resident},
 };
 use super::{printable, size};
 use crate::model::{

@@ -1,5 +1,6 @@
 //! `--stacks` on programs that allocate and free known bytes in known functions.
 
+mod sums;
 pub(crate) mod workload;
 
 use libtest_mimic::{Completion, Failed, Trial};
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     .map(|(name, test): (_, fn() -> Result<(), Failed>)| {
         trial_or_ignored(&format!("stacks::{name}"), move || optional(test()))
     })
+    .chain(sums::trials())
     .collect()
 }
 

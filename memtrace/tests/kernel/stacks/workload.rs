@@ -1,4 +1,4 @@
-//! Allocates known bytes in functions of known names.
+//! Allocates known bytes in functions of known names. Those that give pages up and fault are in `sums`.
 
 use std::{
     hint::black_box,
@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use super::super::workload::{say, told};
+use super::{
+    super::workload::{say, told},
+    sums,
+};
 
 /// Bytes that each function allocates.
 pub(crate) const BYTES: u64 = 16 << 20;
@@ -60,6 +63,7 @@ pub(crate) fn run(args: &[String]) {
             }
             (0..SHARED).for_each(|index| free(SLOTS[index].swap(ptr::null_mut(), Relaxed)));
         }
+        "sums" => sums::run(&args[1]),
         other => panic!("no workload stacks {other}"),
     }
 }
