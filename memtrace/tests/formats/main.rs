@@ -89,17 +89,19 @@ fn call_stacks_add_up() {
     let report = made_up::report();
     let stacks = report.stacks.as_ref().expect("it has stacks");
     let json = as_json(&report);
-    for (measure, field) in [
-        (Measure::Retained, "retained"),
-        (Measure::Freed, "freed"),
-        (Measure::FreedResident, "freed_resident_estimate"),
+    let faults = stacks.processes[0].faulted_by.iter().flatten().map(|row| row.faults).sum::<u64>();
+    for (measure, expected) in [
+        (Measure::Retained, &json["stacks"]["processes"][0]["retained"]),
+        (Measure::Freed, &json["stacks"]["processes"][0]["freed"]),
+        (Measure::FreedResident, &json["stacks"]["processes"][0]["freed_resident_estimate"]),
+        (Measure::Reclaimed, &json["processes"][0]["reclaimed"]["total"]),
+        (Measure::Faults, &faults.into()),
     ] {
         let lines = by_measure(stacks, &report.processes, measure);
         let bytes = lines.lines().map(|line| line.rsplit_once(' ').expect("a number").1);
         let sum: u64 = bytes.map(|bytes| bytes.parse::<u64>().expect("a number")).sum();
-        let expected = &json["stacks"]["processes"][0][field];
-        assert_eq!(expected.as_u64(), Some(sum), "{field}:\n{lines}");
-        assert!(sum > 0, "{field}");
+        assert_eq!(expected.as_u64(), Some(sum), "{measure:?}:\n{lines}");
+        assert!(sum > 0, "{measure:?}");
     }
 }
 
