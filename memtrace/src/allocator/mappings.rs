@@ -1,27 +1,49 @@
 //! The regions of the walked process, for look-ups.
 
-use crate::{model::region_map::flag, source::procfs::Mapping};
+use crate::{
+    model::{
+        cells::Grain,
+        region_map::{PAGE, flag},
+    },
+    source::procfs::Mapping,
+};
 
 /// The regions of a process, ascending.
 #[derive(Clone, Debug, Default)]
-pub struct Mappings(Vec<Mapping>);
+pub struct Mappings {
+    mappings: Vec<Mapping>,
+    /// How finely is told where in them free memory is, if that is told.
+    grain: Option<Grain>,
+}
 
 impl Mappings {
     /// Takes what `/proc/PID/maps` says.
     pub fn new(mut mappings: Vec<Mapping>) -> Self {
         mappings.sort_by_key(|mapping| mapping.start);
-        Self(mappings)
+        Self { mappings, grain: None }
+    }
+
+    /// Asks for where in its regions free memory is, in no more cells than `most`.
+    #[must_use]
+    pub fn divided(mut self, most: u64) -> Self {
+        self.grain = Some(Grain::new(most, self.mappings.iter().map(pages)));
+        self
+    }
+
+    /// Returns the binary logarithm of the pages of a cell of a region; `None` where nobody asked.
+    pub fn order(&self, mapping: &Mapping) -> Option<u32> {
+        self.grain.map(|grain| grain.order(pages(mapping)))
     }
 
     /// Returns all of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Mapping> {
-        self.0.iter()
+        self.mappings.iter()
     }
 
     /// Returns the region that holds an address.
     pub fn at(&self, address: u64) -> Option<&Mapping> {
-        let index = self.0.partition_point(|mapping| mapping.end <= address);
-        self.0.get(index).filter(|mapping| mapping.start <= address)
+        let index = self.mappings.partition_point(|mapping| mapping.end <= address);
+        self.mappings.get(index).filter(|mapping| mapping.start <= address)
     }
 
     /// Tells whether an allocator may have put chunks here: private and writable.
@@ -36,7 +58,7 @@ impl Mappings {
 
     /// Returns what `brk` has moved: after a fork the heap may be several regions side by side.
     pub fn heap(&self) -> Option<std::ops::Range<u64>> {
-        let mut heap = self.0.iter().filter(|mapping| mapping.name == "[heap]");
+        let mut heap = self.mappings.iter().filter(|mapping| mapping.name == "[heap]");
         let first = heap.next()?;
         Some(first.start..heap.fold(first.end, |end, mapping| end.max(mapping.end)))
     }
@@ -44,9 +66,9 @@ impl Mappings {
     /// Says that `brk` has moved the region that holds an address, and those that go on behind it, where
     /// nobody else says so.
     pub fn name_heap(&mut self, address: u64) {
-        let first = self.0.partition_point(|mapping| mapping.end <= address);
-        let mut end = self.0.get(first).map_or(0, |mapping| mapping.start);
-        for mapping in self.0.iter_mut().skip(first) {
+        let first = self.mappings.partition_point(|mapping| mapping.end <= address);
+        let mut end = self.mappings.get(first).map_or(0, |mapping| mapping.start);
+        for mapping in self.mappings.iter_mut().skip(first) {
             let goes_on = mapping.start == end && mapping.name.is_empty();
             if !goes_on || !is_private_writable(mapping) {
                 break;
@@ -60,7 +82,7 @@ impl Mappings {
     /// follows it (`.data` and `.bss`).
     pub fn data_of(&self, is_wanted: impl Fn(&Mapping) -> bool) -> Vec<std::ops::Range<u64>> {
         let mut ranges: Vec<std::ops::Range<u64>> = Vec::new();
-        for mapping in self.0.iter().filter(|m| is_private_writable(m) && is_wanted(m)) {
+        for mapping in self.mappings.iter().filter(|m| is_private_writable(m) && is_wanted(m)) {
             let is_bss = |next: &&Mapping| next.name.is_empty() && is_private_writable(next);
             let end = self.after(mapping).filter(is_bss).map_or(mapping.end, |next| next.end);
             match ranges.last_mut() {
@@ -70,6 +92,10 @@ impl Mappings {
         }
         ranges
     }
+}
+
+const fn pages(mapping: &Mapping) -> u64 {
+    (mapping.end - mapping.start) / PAGE
 }
 
 /// Tells whether a region is private and writable.

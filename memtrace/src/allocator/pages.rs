@@ -145,13 +145,26 @@ pub struct OnPages {
     pub cached: u64,
     /// Free resident bytes by first byte of their region.
     pub by_region: BTreeMap<u64, u64>,
+    /// Where in these they are, if that is asked for.
+    pub in_cells: Vec<InCells>,
+}
+
+/// Free resident bytes in cells of a region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InCells {
+    /// First byte of the region.
+    pub start: u64,
+    /// Binary logarithm of the pages of a cell.
+    pub order: u32,
+    /// The number of each cell that has some, and its bytes.
+    pub bytes: Vec<(u64, u64)>,
 }
 
 /// Sums what lies on each page. Takes pieces in ascending order.
 pub struct Sum<'a> {
     mappings: &'a Mappings,
-    /// First byte and end of the region of the last page, and its free bytes.
-    region: (u64, u64, u64),
+    /// The region of the last page.
+    region: InRegion,
     /// The page that is not complete, and its bytes by [`Use`].
     page: u64,
     used: u64,
@@ -164,7 +177,7 @@ impl<'a> Sum<'a> {
     /// Nothing was walked yet.
     pub fn new(mappings: &'a Mappings) -> Self {
         let sums = OnPages::default();
-        Self { mappings, region: (0, 0, 0), page: 0, used: 0, cached: 0, free: 0, sums }
+        Self { mappings, region: InRegion::default(), page: 0, used: 0, cached: 0, free: 0, sums }
     }
 
     /// Takes the next piece.
@@ -236,7 +249,7 @@ impl<'a> Sum<'a> {
         }
         if given_up > 0 {
             self.enter_region(self.page);
-            self.region.2 += given_up;
+            self.region.add(self.page, given_up);
         }
         Ok(())
     }
@@ -249,28 +262,64 @@ impl<'a> Sum<'a> {
     ) -> io::Result<()> {
         while !range.is_empty() {
             self.enter_region(range.start);
-            let end = self.region.1.clamp(range.start + PAGE, range.end);
-            self.region.2 += pages.count(range.start..end)?.bytes();
+            let end = self.region.end.clamp(range.start + PAGE, range.end);
+            let here = range.start..end;
+            match self.region.order {
+                Some(_) => pages.each(here, |page, state| {
+                    if state.is_resident() {
+                        self.region.add(page, PAGE);
+                    }
+                })?,
+                None => self.region.free += pages.count(here)?.bytes(),
+            }
             range.start = end;
         }
         Ok(())
     }
 
     fn enter_region(&mut self, address: u64) {
-        let (start, end, _) = self.region;
-        if (start..end).contains(&address) {
+        if (self.region.start..self.region.end).contains(&address) {
             return;
         }
         self.close_region();
         if let Some(mapping) = self.mappings.at(address) {
-            self.region = (mapping.start, mapping.end, 0);
+            let (start, end, order) = (mapping.start, mapping.end, self.mappings.order(mapping));
+            self.region = InRegion { start, end, order, ..InRegion::default() };
         }
     }
 
     fn close_region(&mut self) {
-        let (start, end, free) = std::mem::take(&mut self.region);
+        let InRegion { start, end, free, order, cells } = std::mem::take(&mut self.region);
         if end > start && free > 0 {
             *self.sums.by_region.entry(start).or_insert(0) += free;
+            self.sums.in_cells.extend(order.map(|order| InCells { start, order, bytes: cells }));
         }
     }
 }
+
+/// Free bytes of a region that is walked.
+#[derive(Debug, Default)]
+struct InRegion {
+    start: u64,
+    end: u64,
+    free: u64,
+    /// As in [`InCells`], and what will be there.
+    order: Option<u32>,
+    cells: Vec<(u64, u64)>,
+}
+
+impl InRegion {
+    fn add(&mut self, page: u64, bytes: u64) {
+        self.free += bytes;
+        let Some(order) = self.order else { return };
+        let cell = ((page - self.start) / PAGE) >> order;
+        match self.cells.last_mut() {
+            Some((last, sum)) if *last == cell => *sum += bytes,
+            Some(_) | None => self.cells.push((cell, bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pages_tests.rs"]
+mod tests;

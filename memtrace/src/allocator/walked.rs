@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::ReadMemory;
+use super::{
+    memory::ReadMemory,
+    pages::{InCells, OnPages},
+};
 use crate::model::names::{Name, interned, interned_keys};
 
 /// What an allocator holds, in bytes.
@@ -35,6 +38,9 @@ pub struct Walked {
     pub free_resident: Option<u64>,
     /// Free resident bytes by first byte of their region.
     pub free_by_region: BTreeMap<u64, u64>,
+    /// Where in these they are, if that was asked for: a walk may come back to a region.
+    #[serde(skip)]
+    pub free_in_cells: Vec<InCells>,
     /// What a trim would do; `None` where the allocator has none, or nobody knows.
     pub trim: Option<Trim>,
     /// What it is set to, in its own words.
@@ -95,12 +101,21 @@ impl Walked {
         if !memory.knows_residency() {
             self.free_resident = None;
             self.free_by_region.clear();
+            self.free_in_cells.clear();
             self.trim = None;
             for arena in &mut self.arenas {
                 (arena.free_resident, arena.trimmable) = (None, None);
             }
         }
         self
+    }
+
+    /// Adds where free bytes are.
+    pub(super) fn add_regions(&mut self, pages: &OnPages) {
+        for (&region, &bytes) in &pages.by_region {
+            *self.free_by_region.entry(region).or_insert(0) += bytes;
+        }
+        self.free_in_cells.extend_from_slice(&pages.in_cells);
     }
 
     /// Sets what is in use: the rest. What was found is there, also where the allocator's own count is

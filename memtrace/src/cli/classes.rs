@@ -35,7 +35,7 @@ impl Classes {
         let Some(every) = self.every.filter(|_| Instant::now() >= self.next) else {
             return Ok(Vec::new());
         };
-        let looked = look_at_living(model, |_| Line::none());
+        let looked = look_at_living(model, false, |_| Line::none());
         // Counted from the end: walks that take longer than they are apart do not pile up.
         self.next = Instant::now() + every;
         let time_ns = now_ns()?;

@@ -11,6 +11,7 @@ use crate::{
     model::{
         Model,
         build::{self, Held, Residency},
+        cells::share,
         process::Process,
         region_map::PAGE,
         report::{Evidence, ProcessReport, Report},
@@ -29,29 +30,41 @@ pub(super) struct Look {
     found: procfs::Found,
     /// Its regions, what is resident in them, and what its allocators hold.
     pub(super) regions: Regions,
+    cells: Option<u64>,
+}
+
+/// What of a process is read beside what every look has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// What was not touched lately, where that was reset before.
+    pub(super) cold: bool,
+    /// Where its pages are, in so many cells at most.
+    pub(super) cells: Option<u64>,
 }
 
 impl Look {
-    /// Reads the regions of a process; what was not touched lately is told only where that was reset
-    /// before.
-    pub(super) fn at(pid: u32, found: procfs::Found, tells_cold: bool) -> io::Result<Self> {
-        let read = if tells_cold { procfs::regions_and_cold } else { procfs::regions };
-        let regions = read(pid)?;
-        Ok(Self { pid, found, regions })
+    /// Reads the regions of a process.
+    pub(super) fn at(pid: u32, found: procfs::Found, wanted: Wanted) -> io::Result<Self> {
+        let Wanted { cold, cells } = wanted;
+        let read = if cold { procfs::regions_and_cold } else { procfs::regions };
+        let mut regions = read(pid)?;
+        if let Some(most) = cells {
+            regions.locate(pid, most)?;
+        }
+        Ok(Self { pid, found, regions, cells })
     }
 
     /// Takes a process as it was read elsewhere.
     pub(super) const fn of(pid: u32, found: procfs::Found, regions: Regions) -> Self {
-        Self { pid, found, regions }
+        Self { pid, found, regions, cells: None }
     }
 
     /// Walks its allocators; when `exact`, while it stands still. What is read is counted.
     ///
     /// Errors: it is gone. What else goes wrong is part of the report.
     pub(super) fn walk(&mut self, exact: bool, counter: &Counter) -> io::Result<()> {
-        let Found { walked, unwalked } = walk_allocators(self.pid, exact, counter)?;
-        let residency = &mut self.regions.residency;
-        (residency.allocators, residency.unwalked) = (walked, unwalked);
+        let Found { walked, unwalked } = walk_allocators(self.pid, exact, self.cells, counter)?;
+        self.regions.residency.take_walked(walked, unwalked);
         Ok(())
     }
 }
@@ -119,7 +132,12 @@ struct Found {
 /// Walks the allocators of a process; when `exact`, while it stands still.
 ///
 /// Errors: it is gone. What else goes wrong is part of what was found.
-fn walk_allocators(pid: u32, exact: bool, counter: &Counter) -> io::Result<Found> {
+fn walk_allocators(
+    pid: u32,
+    exact: bool,
+    cells: Option<u64>,
+    counter: &Counter,
+) -> io::Result<Found> {
     let not_walked = |why: &str| Found {
         unwalked: vec![format!("its heap was not walked: {why}")],
         ..Found::default()
@@ -128,9 +146,9 @@ fn walk_allocators(pid: u32, exact: bool, counter: &Counter) -> io::Result<Found
         return Ok(not_walked("it is a 32-bit program"));
     }
     let walked = if exact {
-        walk_stopped(pid, counter)
+        walk_stopped(pid, cells, counter)
     } else {
-        allocators::walk(pid, false, counter).map_err(anyhow::Error::from)
+        allocators::walk(pid, false, cells, counter).map_err(anyhow::Error::from)
     };
     match walked {
         Ok(Allocators { walked, unwalked }) => {
@@ -146,13 +164,13 @@ fn walk_allocators(pid: u32, exact: bool, counter: &Counter) -> io::Result<Found
 }
 
 /// Walks while the process stands still, and no arena is locked.
-fn walk_stopped(pid: u32, counter: &Counter) -> Result<Allocators> {
+fn walk_stopped(pid: u32, cells: Option<u64>, counter: &Counter) -> Result<Allocators> {
     /// Times that it is stopped again since an arena was locked when it stood still.
     const MOST_STOPS: usize = 20;
     let mut found = Allocators::default();
     for _ in 0..MOST_STOPS {
         let (stopped, since) = (Stopped::new(pid)?, Instant::now());
-        found = allocators::walk(pid, true, counter)?;
+        found = allocators::walk(pid, true, cells, counter)?;
         drop(stopped);
         log::info!("process {pid} stood still for {:.1} ms", since.elapsed().as_secs_f64() * 1e3);
         if found.walked.iter().all(|walked| walked.locked == 0) {
@@ -162,17 +180,19 @@ fn walk_stopped(pid: u32, counter: &Counter) -> Result<Allocators> {
     Ok(found)
 }
 
-/// Looks at the traced processes that live. One that is gone meanwhile is left out. The line that tells
-/// how far that is comes from `show`.
+/// Looks at the traced processes that live; where their pages are is read only if it is `located`. One
+/// that is gone meanwhile is left out. The line that tells how far that is comes from `show`.
 pub(super) fn look_at_living(
     model: &Model,
+    located: bool,
     show: impl FnOnce(&Walks) -> Line,
 ) -> HashMap<u32, Residency> {
     let mut walks = Walks::of(model.living().map(|process| process.tgid));
     let _line = show(&walks);
     let mut looked = HashMap::new();
+    let cells = located.then(|| share(model.living().count()));
     for &Process { tgid, ref comm, .. } in model.living() {
-        match look_at(model, tgid, walks.next(tgid, comm)) {
+        match look_at(model, tgid, cells, walks.next(tgid, comm)) {
             Ok(found) => _ = looked.insert(tgid, found),
             Err(error) if procfs::is_gone(&error) => {}
             Err(error) => log::warn!("cannot read what is resident in process {tgid}: {error}"),
@@ -182,12 +202,21 @@ pub(super) fn look_at_living(
 }
 
 /// Reads what a process has resident, and what holds frames that it gave up.
-fn look_at(model: &Model, tgid: u32, counter: &Counter) -> io::Result<Residency> {
+fn look_at(
+    model: &Model,
+    tgid: u32,
+    cells: Option<u64>,
+    counter: &Counter,
+) -> io::Result<Residency> {
     // What is resident comes last: the books are read right after it.
     let Found { walked, unwalked } =
-        priority::without_hurry(|| walk_allocators(tgid, false, counter))?;
-    let procfs::Regions { regions, mut residency } = procfs::regions(tgid)?;
-    (residency.allocators, residency.unwalked) = (walked, unwalked);
+        priority::without_hurry(|| walk_allocators(tgid, false, cells, counter))?;
+    let mut found = procfs::regions(tgid)?;
+    if let Some(most) = cells {
+        found.locate(tgid, most)?;
+    }
+    let procfs::Regions { regions, mut residency } = found;
+    residency.take_walked(walked, unwalked);
     let space = model.process(tgid).and_then(Process::space).map(|id| model.space(id));
     if let Some(space) = space {
         let advised: Vec<Range<u64>> = space.advised().collect();
@@ -216,7 +245,7 @@ pub(super) fn report(looks: Vec<Look>, start_ns: u64) -> Result<Report> {
     // Nothing is followed: what needs that is not known.
     let mut model = Model::new(Evidence::Args);
     let mut residency = HashMap::new();
-    for Look { pid, found, regions } in looks {
+    for Look { pid, found, regions, cells: _ } in looks {
         let mut seed = procfs::seed(pid, &found.stat, &regions.residency);
         // Nobody said which address space it is: it is the process's own.
         seed.header.mm = pid.into();

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     Common, Outcome,
     attach::check_process,
-    look::{Look, report},
+    look::{Look, Wanted, report},
     machine::now_ns,
     output::{Output, Stream},
 };
@@ -28,7 +28,7 @@ impl Maps {
         let start_ns = now_ns()?;
         let found = check_process(pid)?;
         let mut output = Output::open(common, Stream::Stdout)?;
-        let look = Look::at(pid, found, false)
+        let look = Look::at(pid, found, Wanted::default())
             .with_context(|| format!("cannot read /proc/{pid}/smaps"))?;
         let mut report = report(vec![look], start_ns)?;
         for process in &mut report.processes {

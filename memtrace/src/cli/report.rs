@@ -11,13 +11,13 @@ use super::{
     attach::{Processes, check_processes, stop},
     core, duration,
     failure::Failure,
-    look::{self, Look, Walks},
+    look::{self, Look, Walks, Wanted},
     machine::now_ns,
     output::{Output, Stream},
     priority, runtime,
 };
 use crate::{
-    model::report::Report as Looked,
+    model::{cells::share, report::Report as Looked},
     source::procfs::{self, Found},
 };
 
@@ -67,7 +67,7 @@ impl Report {
         }
         let mut output = Output::open(common, Stream::Stdout)?;
         let Some(time) = self.watch else {
-            let (report, gone) = self.look()?;
+            let (report, gone) = self.look(output.format() == Format::Html)?;
             output.write(&report)?;
             return Ok(ExitCode::from(if gone == 0 { 0 } else { Failure::FAILED }));
         };
@@ -82,7 +82,7 @@ impl Report {
                         ended?;
                         return Ok(ExitCode::SUCCESS);
                     }
-                    _ = tick.tick() => match self.look() {
+                    _ = tick.tick() => match self.look(false) {
                         Ok((report, _)) => output.write_again(&report)?,
                         Err(failure) if failure.is_gone() && seen => return Ok(ExitCode::SUCCESS),
                         Err(failure) => return Err(failure),
@@ -93,8 +93,8 @@ impl Report {
         })
     }
 
-    /// Returns the report, and how many of the processes were gone.
-    fn look(&self) -> Result<(Looked, usize), Failure> {
+    /// Returns the report, `located` with where pages are, and how many of the processes were gone.
+    fn look(&self, located: bool) -> Result<(Looked, usize), Failure> {
         let start_ns = now_ns()?;
         let (found, mut gone) = self.find()?;
         if let Some(time) = self.cold {
@@ -104,11 +104,13 @@ impl Report {
             }
             thread::sleep(time);
         }
+        let cells = located.then(|| share(found.len()));
+        let wanted = Wanted { cold: self.cold.is_some(), cells };
         let (mut looks, mut denied) = (Vec::new(), 0);
         let mut walks = Walks::of(found.iter().map(|(pid, _)| *pid));
         let _line = walks.show();
         for (pid, found) in found {
-            match self.look_at(pid, found, &mut walks) {
+            match self.look_at(pid, found, wanted, &mut walks) {
                 Ok(look) => looks.push(look),
                 Err(error) if procfs::is_gone(&error) => {
                     log::info!("process {pid} exited while it was looked at");
@@ -148,12 +150,18 @@ impl Report {
         Ok((found, gone.len()))
     }
 
-    fn look_at(&self, pid: u32, mut found: Found, walks: &mut Walks) -> io::Result<Look> {
+    fn look_at(
+        &self,
+        pid: u32,
+        mut found: Found,
+        wanted: Wanted,
+        walks: &mut Walks,
+    ) -> io::Result<Look> {
         /// Times that a process is looked at again that became another program meanwhile.
         const MOST_EXECS: usize = 5;
         let counter = walks.next(pid, &found.stat.comm);
         for _ in 0..MOST_EXECS {
-            let looked = Look::at(pid, found, self.cold.is_some()).and_then(|mut look| {
+            let looked = Look::at(pid, found, wanted).and_then(|mut look| {
                 look.walk(self.exact, counter)?;
                 Ok(look)
             });

@@ -48,6 +48,8 @@ pub(super) struct Tracer {
     recorder: Recorder,
     /// Whose call stacks are taken, if they were asked for.
     sampling: Option<Sampling>,
+    /// The page or a trace tells where pages are.
+    located: bool,
     /// Bytes of the trace that was kept.
     recorded: Option<u64>,
 }
@@ -65,6 +67,7 @@ impl Tracer {
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
         let record = tracing.record.as_deref().map(create).transpose()?;
         let recorder = Recorder::new(output, record.is_some())?;
+        let located = record.is_some() || output.format() == Format::Html;
         let diagnostics = common.verbose >= 2;
         let options = Options {
             evidence: tracing.evidence.map(Evidence::from),
@@ -121,6 +124,7 @@ impl Tracer {
             classes: Classes::new(tracing.walk),
             recorder,
             sampling,
+            located,
             recorded: None,
         })
     }
@@ -280,7 +284,7 @@ impl Tracer {
         self.follower.settle()?;
         let model = self.follower.model();
         let living: Vec<u32> = model.living().map(|process| process.tgid).collect();
-        let residency = look_at_living(model, Walks::show);
+        let residency = look_at_living(model, self.located, Walks::show);
         for tgid in living {
             if let Ok(Some(found)) = procfs::find(tgid) {
                 self.follower.learn(Fact::Faults { tgid, faults: found.stat.faults });

@@ -4,6 +4,7 @@
 //! turns the model into a report.
 
 pub mod build;
+pub mod cells;
 pub mod change;
 pub mod diff;
 pub mod fact;

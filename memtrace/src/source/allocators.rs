@@ -24,12 +24,21 @@ pub struct Allocators {
     pub unwalked: Vec<Unwalked>,
 }
 
-/// Walks every allocator of a process, as it is or stopped, and counts what is read of it.
+/// Walks every allocator of a process, as it is or stopped, and counts what is read of it. Where in
+/// regions free memory is is told in no more than `cells`, if at all.
 ///
 /// Errors: it is gone, or may not be looked at.
-pub fn walk(tgid: u32, is_stopped: bool, counter: &Counter) -> io::Result<Allocators> {
+pub fn walk(
+    tgid: u32,
+    is_stopped: bool,
+    cells: Option<u64>,
+    counter: &Counter,
+) -> io::Result<Allocators> {
     let memory = ProcessMemory::open(tgid, counter)?;
-    let mappings = Mappings::new(procfs::maps(tgid)?);
+    let mut mappings = Mappings::new(procfs::maps(tgid)?);
+    if let Some(most) = cells {
+        mappings = mappings.divided(most);
+    }
     let exe = std::fs::read_link(memory_dir(tgid) + "/exe").ok();
     let exe = exe.map(|path| path.to_string_lossy().into_owned());
     let exe = exe.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));

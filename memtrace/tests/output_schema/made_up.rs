@@ -153,6 +153,7 @@ pub(crate) fn known() -> Report {
                 lazy_free: Some(0),
                 swapped: Some(0),
                 cold: Some(0),
+                cells: None,
             }],
         }],
         stacks: Some(stacks()),

@@ -185,6 +185,7 @@ fn regions() -> Vec<RegionReport> {
             lazy_free: Some(0),
             cold: None,
             swapped: None,
+            cells: None,
         }
     };
     let heap = RegionReport {
@@ -200,6 +201,7 @@ fn regions() -> Vec<RegionReport> {
         lazy_free: Some(10 * MIB),
         cold: None,
         swapped: None,
+        cells: None,
     };
     std::iter::once(heap).chain((0..40).map(region)).collect()
 }

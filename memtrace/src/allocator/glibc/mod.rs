@@ -194,9 +194,7 @@ fn sum(
             trim.other_tops += found.other_top;
             trim.partly_used += found.pages.partly_used;
             trim.cached += found.pages.cached;
-            for (&region, &bytes) in &found.pages.by_region {
-                *walked.free_by_region.entry(region).or_insert(0) += bytes;
-            }
+            walked.add_regions(&found.pages);
         }
         // It may have grown meanwhile, or what it says may be damaged.
         one.system = arena.system.max(own_walked);

@@ -80,7 +80,7 @@ pub fn walk<M: ReadMemory>(
         ..Trim::default()
     });
     walked.free_resident = Some(on.free);
-    walked.free_by_region = on.by_region;
+    walked.add_regions(&on);
     Ok(walked)
 }
 

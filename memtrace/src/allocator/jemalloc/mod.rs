@@ -70,9 +70,7 @@ fn add(walked: &mut Walked, found: &Found) {
         for (kind, bytes) in kinds {
             *walked.free.entry(kind).or_insert(0) += bytes;
         }
-        for (&region, &bytes) in &arena.pages.by_region {
-            *walked.free_by_region.entry(region).or_insert(0) += bytes;
-        }
+        walked.add_regions(&arena.pages);
         let system = arena.system();
         walked.system = walked.system.saturating_add(system);
         walked.unknown = walked.unknown.saturating_add(arena.changing);

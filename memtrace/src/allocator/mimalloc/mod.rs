@@ -69,7 +69,7 @@ pub fn walk<M: ReadMemory>(memory: &M, mappings: &Mappings) -> Result<Walked, Un
         walked.trim = Some(Trim { frees, shared, partly_used, held, ..Trim::default() });
     }
     walked.free_resident = Some(found.pages.free);
-    walked.free_by_region = found.pages.by_region;
+    walked.add_regions(&found.pages);
     Ok(walked)
 }
 

@@ -72,7 +72,7 @@ pub fn walk<M: ReadMemory>(
     walked.resyncs = found.torn;
     walked.is_lower_bound = found.unsure > 0;
     walked.free_resident = Some(found.pages.free);
-    walked.free_by_region = found.pages.by_region;
+    walked.add_regions(&found.pages);
     Ok(walked)
 }
 

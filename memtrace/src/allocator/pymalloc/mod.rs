@@ -58,11 +58,11 @@ pub fn walk<M: ReadMemory>(
         free: [("blocks", blocks), ("pools", pools)].into(),
         unknown,
         free_resident: Some(on.free),
-        free_by_region: on.by_region,
         trim: Some(trim),
         settings: settings.into(),
         ..Walked::default()
     };
+    walked.add_regions(&on);
     walked.settle();
     Ok(walked)
 }

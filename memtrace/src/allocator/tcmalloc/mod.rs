@@ -77,13 +77,13 @@ pub fn walk<M: ReadMemory>(
     walked.unknown = walked.system.saturating_sub(found.spans);
     walked.settle();
     let (frees, shared) = (found.frames.own * PAGE, found.frames.shared * PAGE);
-    let OnPages { resident: _, free, partly_used, cached, by_region } = found.pages;
+    let OnPages { free, partly_used, cached, .. } = found.pages;
     let held = [frees, shared, partly_used, cached]
         .iter()
         .fold(free, |rest, &part| rest.saturating_sub(part));
     walked.trim = Some(Trim { frees, shared, partly_used, cached, held, ..Trim::default() });
     walked.free_resident = Some(free);
-    walked.free_by_region = by_region;
+    walked.add_regions(&found.pages);
     Ok(walked)
 }
 

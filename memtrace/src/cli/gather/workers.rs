@@ -10,7 +10,7 @@ use crate::{
         Failure, Level,
         failure::check_privileges,
         ledger::count_machine,
-        look::{self, Look as Looked},
+        look::{self, Look as Looked, Wanted},
         machine::{cpu_ns, now_ns},
         priority,
     },
@@ -76,7 +76,7 @@ fn look(id: Id) -> Result<Option<ProcessReport>> {
         return Ok(None);
     };
     let start_ns = now_ns()?;
-    let mut looked = Looked::at(id.tgid, found, false)?;
+    let mut looked = Looked::at(id.tgid, found, Wanted::default())?;
     looked.walk(false, &Counter::default())?;
     Ok(look::report(vec![looked], start_ns)?.processes.pop())
 }

@@ -19,6 +19,7 @@ pub(super) fn allocator(walked: &Walked) -> AllocatorReport {
         locked,
         free_resident,
         free_by_region: _,
+        free_in_cells: _,
         trim,
         settings,
         arenas,

@@ -173,6 +173,7 @@ fn residency(pages: std::ops::Range<u64>, resident: u64, anon: u64, lazy_free: u
         swapped: PAGE,
         lazy_free: lazy_free * PAGE,
         cold: None,
+        cells: None,
         name: Some("[x]".to_owned()),
     };
     let regions = HashMap::from([(pages.start * PAGE, read.clone())]);

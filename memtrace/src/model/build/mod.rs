@@ -20,6 +20,7 @@ use self::{
 };
 use super::{
     Model,
+    cells::Cells,
     findings::findings,
     process::Process,
     region_map::{Backing, PAGE, Vma},
@@ -29,7 +30,7 @@ use super::{
     },
     space::{AddressSpace, RegionKind, Requests},
 };
-use crate::allocator::walked::Walked;
+use crate::allocator::{pages::InCells, walked::Walked};
 
 /// What the report needs beside the model.
 #[derive(Clone, Debug)]
@@ -68,6 +69,27 @@ pub struct Residency {
     pub of_core: bool,
 }
 
+impl Residency {
+    /// Takes what was found in allocators, and where in its regions they hold free memory.
+    pub fn take_walked(&mut self, mut walked: Vec<Walked>, unwalked: Vec<String>) {
+        let mut free: BTreeMap<u64, (u32, Vec<(u64, u64)>)> = BTreeMap::new();
+        for InCells { start, order, bytes } in
+            walked.iter_mut().flat_map(|walked| walked.free_in_cells.drain(..))
+        {
+            // All walks divide a region alike.
+            free.entry(start).or_insert_with(|| (order, Vec::new())).1.extend(bytes);
+        }
+        for (start, (order, bytes)) in free {
+            let Some(region) = self.regions.get_mut(&start) else { continue };
+            let pages = region.end.saturating_sub(start) / PAGE;
+            if let Some(cells) = &mut region.cells {
+                cells.add_free(order, pages, bytes);
+            }
+        }
+        (self.allocators, self.unwalked) = (walked, unwalked);
+    }
+}
+
 /// Frames of memory that a process gave up, and what holds them, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -94,6 +116,9 @@ pub struct RegionResidency {
     pub lazy_free: u64,
     /// Resident and not touched since that was reset; `None` where nobody reset it.
     pub cold: Option<u64>,
+    /// Where its pages are; `None` where nobody asked, or may not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cells: Option<Cells>,
     /// Name that the kernel gives it.
     pub name: Option<String>,
 }
@@ -274,6 +299,11 @@ fn regions(model: &Model, space: &AddressSpace, read: Option<&Residency>) -> Vec
                 lazy_free,
                 swapped: measured.map(|known| known.swapped),
                 cold: known.and_then(|known| known.cold),
+                cells: measured.and_then(|known| known.cells.clone()).map(|mut cells| {
+                    // A file may claim anything.
+                    cells.coarsen(0, vma.len() / PAGE);
+                    cells
+                }),
             }
         })
         .collect();

@@ -10,7 +10,10 @@ mod stacks;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{Name, interned};
+use super::{
+    cells::Cells,
+    names::{Name, interned},
+};
 
 pub use self::{
     allocators::{AllocatorReport, ArenaReport, Remains},
@@ -237,4 +240,7 @@ pub struct RegionReport {
     pub swapped: Option<u64>,
     /// Resident and not touched in the window; `None` when nobody asked.
     pub cold: Option<u64>,
+    /// Where its pages are: for the page, which has it beside the report.
+    #[serde(skip)]
+    pub cells: Option<Cells>,
 }

@@ -125,6 +125,22 @@ pub fn regions_and_cold(tgid: u32) -> io::Result<Regions> {
     Ok(found)
 }
 
+impl Regions {
+    /// Says where in its regions the pages of the process are, in no more than `most` cells.
+    ///
+    /// Errors: it is gone. Without the right to know it is not said.
+    pub fn locate(&mut self, tgid: u32, most: u64) -> io::Result<()> {
+        let regions = self.residency.regions.iter_mut().map(|(&start, region)| (start, region));
+        match pagemap::locate(tgid, regions, most) {
+            Err(error) if !is_gone(&error) => {
+                log::info!("where the pages of process {tgid} are cannot be read: {error}");
+                Ok(())
+            }
+            located => located,
+        }
+    }
+}
+
 /// Returns what mappings of a process say.
 pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>) -> Regions {
     let mut found = Regions::default();
@@ -136,6 +152,7 @@ pub fn regions_of<'a>(tgid: u32, mappings: impl IntoIterator<Item = &'a Mapping>
             swapped: mapping.swapped,
             lazy_free: mapping.lazy_free,
             cold: None,
+            cells: None,
             name: (!mapping.name.is_empty()).then(|| mapping.name.clone()),
         };
         let total = &mut found.residency.total;

@@ -130,6 +130,7 @@ fn region(start: u64, mapped: u64, kind: &'static str, name: Option<&str>) -> Re
         lazy_free: None,
         swapped: None,
         cold: None,
+        cells: None,
     }
 }
 

@@ -159,6 +159,7 @@ fn region(
         lazy_free: Some(lazy),
         swapped: Some(swapped),
         cold: None,
+        cells: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which pages are resident, by the page tables themselves: `PAGEMAP_SCAN` (6.7), or
 //! `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 
+mod cells;
+
 use std::{
     collections::HashMap,
     fs::File,
@@ -8,6 +10,8 @@ use std::{
     ops::Range,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
 };
+
+pub use cells::locate;
 
 use super::memory_dir;
 use crate::model::region_map::PAGE;
