@@ -5,6 +5,7 @@
 
 mod afterlife;
 mod cases;
+mod cells;
 mod driver;
 mod evidence;
 mod fuzz;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         paths::trials(),
         cases::trials(),
+        cells::trials(),
         maps::trials(),
         tasks::trials(),
         hooks::trials(),

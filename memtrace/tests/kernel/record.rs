@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend([
         trial("record::a_replay_of_running_processes_is_their_report", attached),
         trial("record::a_replayed_timeline_is_the_one_of_the_run", timeline),
+        trial("record::a_replayed_page_shows_the_same_pages", paged),
         trial("record::a_kill_costs_a_second_at_most", killed),
     ]);
     trials
@@ -137,6 +138,23 @@ fn timeline() -> Result<(), Failed> {
     if !output.status.success() || drawn != wanted || wanted.len() < 500 {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{} and {} bytes: {said}", wanted.len(), drawn.len()).into());
+    }
+    Ok(())
+}
+
+/// Where pages are is in the trace too.
+fn paged() -> Result<(), Failed> {
+    let located = Started::new(&["located"])?;
+    let pid = located.pid().to_string();
+    let recorded = Recorded::as_format("html", &["attach", "--duration", "300ms"], &[&pid])?;
+    let mut replay = Command::new(memtrace());
+    let output = replay.arg("replay").arg(&recorded.trace).args(["--format", "html"]).output()?;
+    let wanted = fs::read(&recorded.report)?;
+    let cells = String::from_utf8_lossy(&wanted).matches("\"resident\":[").count();
+    if output.stdout != wanted || cells < 10 {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let bytes = output.stdout.len();
+        return Err(format!("{cells} cells, {} and {bytes} bytes: {said}", wanted.len()).into());
     }
     Ok(())
 }

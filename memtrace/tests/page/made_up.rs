@@ -1,6 +1,7 @@
 //! A report in which everything happens, of a process with the worst of names, and its history.
 
 use memtrace::model::{
+    cells::Cells,
     change::{Change, What},
     history::History,
     report::{
@@ -10,6 +11,7 @@ use memtrace::model::{
         Report, ResidentByKind, RetainedBy, SCHEMA, Stacks, Window,
     },
 };
+use serde_json::json;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -82,7 +84,7 @@ fn process() -> ProcessReport {
                 lazy_free: Some(10 * MIB),
             },
             reserved: Some(160 * MIB),
-            swapped: None,
+            swapped: Some(500 * KIB),
             cold: None,
         },
         mapped: Mapped { calls: 34, requested: Some(236 * MIB), peak: Some(224 * MIB) },
@@ -165,6 +167,14 @@ fn glibc() -> AllocatorReport {
     }
 }
 
+/// A region of which is known where its pages are: 100 in use, one half in use, 99 free, 100 in swap, and
+/// 212 without a frame.
+pub(crate) const LOCATED: u64 = 0x7f00_0000_0000;
+
+fn cells(told: serde_json::Value) -> Cells {
+    serde_json::from_value(told).expect("these are cells")
+}
+
 /// The largest first, as in every report. Some are not measured.
 fn regions() -> Vec<RegionReport> {
     let region = |number: u64| {
@@ -185,7 +195,8 @@ fn regions() -> Vec<RegionReport> {
             lazy_free: Some(0),
             cold: None,
             swapped: None,
-            cells: None,
+            // Its pages were read when it had fewer.
+            cells: (number == 1).then(|| cells(json!({"order": 0, "resident": [60, 1]}))),
         }
     };
     let heap = RegionReport {
@@ -201,9 +212,32 @@ fn regions() -> Vec<RegionReport> {
         lazy_free: Some(10 * MIB),
         cold: None,
         swapped: None,
-        cells: None,
+        cells: Some(cells(json!({
+            "order": 5, "resident": [960, 32], "free": [960, 32 * KIB], "swapped": [],
+        }))),
     };
-    std::iter::once(heap).chain((0..40).map(region)).collect()
+    // In use, then half free, then free; in swap, and at the end nothing.
+    let located = RegionReport {
+        start: format!("{LOCATED:#x}"),
+        end: format!("{:#x}", LOCATED + 2 * MIB),
+        kind: "anon",
+        name: None,
+        prot: "rw-p".into(),
+        mapped: 2 * MIB,
+        resident: Some(800 * KIB),
+        live: Some(402 * KIB),
+        free_resident: Some(398 * KIB),
+        lazy_free: Some(0),
+        cold: None,
+        swapped: Some(400 * KIB),
+        cells: Some(cells(json!({
+            "order": 0,
+            "resident": [200, 1],
+            "free": [100, 0, 1, 2 * KIB, 99, 4 * KIB],
+            "swapped": [200, 0, 100, 1],
+        }))),
+    };
+    [heap, located].into_iter().chain((0..40).map(region)).collect()
 }
 
 fn stacks() -> Stacks {

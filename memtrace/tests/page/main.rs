@@ -5,6 +5,7 @@
 mod browser;
 mod figures;
 mod made_up;
+mod map;
 
 use std::{env, fs, process::ExitCode};
 
@@ -36,7 +37,11 @@ fn main() -> ExitCode {
         shown("figures_in_the_browser_are_the_json_reports", figures_in_the_browser),
         shown("hostile_names_are_text", hostile_names_are_text),
         shown("a_table_sorts_by_exact_figures", a_table_sorts_by_exact_figures),
-        shown("the_map_zooms_down_to_pages_and_back", the_map_zooms_down_to_pages_and_back),
+        shown("the_map_zooms_down_to_pages_and_back", map::zooms_down_to_pages_and_back),
+        shown("the_map_shows_single_pages", map::shows_single_pages),
+        shown("keys_go_from_page_to_page", map::keys_go_from_page_to_page),
+        shown("the_map_says_what_it_does_not_know", map::says_what_it_does_not_know),
+        shown("coarse_cells_and_whole_regions_are_drawn_in_proportion", map::draws_in_proportion),
         shown("keys_go_through_time", keys_go_through_time),
         shown("it_fits_dark_narrow_and_paper", it_fits_dark_narrow_and_paper),
         shown("of_many_processes_a_link_unfolds_one", of_many_processes_a_link_unfolds_one),
@@ -212,7 +217,7 @@ fn hostile_names_are_text(browser: &Browser) {
     );
     let name = memtrace::sink::printable(HOSTILE);
     let heading = format!("{name} (pid 4242)");
-    assert_eq!(found, json!(["undefined", 3, 0, heading, false, false]));
+    assert_eq!(found, json!(["undefined", 4, 0, heading, false, false]));
     let longest = browser
         .run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth");
     assert_eq!(longest, true, "a long name widens the page");
@@ -246,34 +251,6 @@ fn a_table_sorts_by_exact_figures(browser: &Browser) {
     assert!(rising[known..].iter().all(Option::is_none), "{rising:?}");
     let sorted = "return document.querySelector('table.map-table th[data-f=resident]').ariaSort";
     assert_eq!(browser.run(sorted), "ascending");
-}
-
-const MAP: &str = "[data-draw=map] svg.drawing";
-
-fn the_map_zooms_down_to_pages_and_back(browser: &Browser) {
-    let pages = || browser.run("return document.querySelectorAll('[data-draw=map] .page').length");
-    let shown =
-        || browser.run("return document.querySelector('[data-draw=map] output').textContent");
-    assert_eq!(pages(), 0);
-    let whole = shown();
-    assert!(whole.as_str().is_some_and(|text| text.contains("mapped in")), "{whole}");
-    for _ in 0..30 {
-        browser.click("[data-draw=map] button[data-key='+']");
-    }
-    assert!(pages().as_u64().is_some_and(|pages| (2..=5).contains(&pages)), "{}", pages());
-    assert!(shown().as_str().is_some_and(|text| text.contains("16.0 KiB of")), "{}", shown());
-    browser.press(MAP, "\u{e014}");
-    assert!(pages().as_u64().is_some_and(|pages| pages >= 2), "{}", pages());
-    browser.press(MAP, "\u{e011}");
-    assert_eq!(pages(), 0);
-    assert_eq!(shown(), whole);
-    // From the table into the map.
-    browser.click("table.map-table tbody tr:last-child td button");
-    let start =
-        browser.run("return document.querySelector('table.map-table tr.chosen td').textContent");
-    let told = shown();
-    let (start, told) = (start.as_str().expect("an address"), told.as_str().expect("words"));
-    assert!(told.starts_with(start), "{start}: {told}");
 }
 
 fn keys_go_through_time(browser: &Browser) {

@@ -2,6 +2,7 @@
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const report = read('report');
 const lifelines = read('history');
+const PAGE = report.host.page_size || 4096;
 const SVG = 'http://www.w3.org/2000/svg';
 
 function element(name, attributes = {}, ...children) {

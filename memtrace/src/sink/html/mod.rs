@@ -1,9 +1,10 @@
 //! The report as one page: the answer first, then the figures, then pictures of them.
 //!
-//! Everything that is a figure is in the HTML. Scripts draw pictures from the JSON report and the
-//! history that the page carries, and sort tables; nothing is loaded from anywhere.
+//! Everything that is a figure is in the HTML. Scripts draw pictures from the JSON report, the history
+//! and the cells of the regions that the page carries, and sort tables; nothing is loaded from anywhere.
 
 mod about;
+mod cells;
 mod escape;
 mod process;
 mod stacks;
@@ -30,6 +31,7 @@ const SCRIPT: &str = concat!(
     include_str!("common.js"),
     include_str!("view.js"),
     include_str!("time.js"),
+    include_str!("cells.js"),
     include_str!("map.js"),
     include_str!("page.js"),
     "})();\n"
@@ -56,15 +58,17 @@ pub fn render(report: &Report, history: Option<&History>) -> String {
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{PATTERNS}\
          <header><p class=\"brand\">memtrace report</p></header>\n<main>\n"
     );
-    body(&mut page, report, history);
+    let shown = body(&mut page, report, history);
     page.push_str("</main>\n");
     data(&mut page, "report", report);
     data(&mut page, "history", &Lifelines::of(report, history));
+    data(&mut page, "cells", &cells::of(report, &shown));
     page.push_str(&format!("<script>{SCRIPT}</script>\n</body>\n</html>\n"));
     page
 }
 
-fn body(page: &mut String, report: &Report, history: Option<&History>) {
+/// Returns which processes have a section.
+fn body(page: &mut String, report: &Report, history: Option<&History>) -> Vec<usize> {
     for warning in warnings(&report.window) {
         let warning = escape::sentence(&warning);
         page.push_str(&format!("<p class=\"warning\"><strong>Note</strong> {warning}</p>\n"));
@@ -114,6 +118,7 @@ fn body(page: &mut String, report: &Report, history: Option<&History>) {
     }
     about::render(page, report);
     page.push_str(&format!("<footer><p>{}</p></footer>\n", escape::sentence(&origin(report))));
+    processes[..told].iter().map(|&(index, _)| index).collect()
 }
 
 /// Adds a line for each of many processes.

@@ -57,7 +57,7 @@ fn a_hostile_name_adds_no_element_to_the_page() {
     let page = render(&report(vec![process()]), None);
     let plain = render(&report(vec![ProcessReport { comm: "x".into(), ..process() }]), None);
     let scripts = |page: &str| page.matches("<script").count();
-    assert_eq!(scripts(&page), 3, "the report, the history and the script");
+    assert_eq!(scripts(&page), 4, "the report, the history, the cells and the script");
     assert_eq!(scripts(&page), scripts(&plain));
     assert!(!page.contains("alert(1)</script>"));
 }

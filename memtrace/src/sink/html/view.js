@@ -16,8 +16,8 @@ class View {
   all() { this.show(this.first, this.last); }
   pan(part) { const by = (this.hi - this.lo) * part; this.show(this.lo + by, this.hi + by); }
 
-  // Zooms so that what is at `anchor` stays where it is.
-  zoom(factor, anchor = (this.lo + this.hi) / 2) {
+  // Zooms so that what is at `anchor` stays where it is: what the picture says, else the middle.
+  zoom(factor, anchor = this.anchor?.() ?? (this.lo + this.hi) / 2) {
     const span = Math.min(this.last - this.first, Math.max(this.smallest, (this.hi - this.lo) * factor));
     const lo = anchor - ((anchor - this.lo) / (this.hi - this.lo)) * span;
     this.show(lo, lo + span);

@@ -11,7 +11,7 @@ use self::mapped::pages;
 pub(crate) use self::{
     file::File,
     mapped::{HUGE, Mapped},
-    told::{say, told},
+    told::{LOCATED_CHUNK, LOCATED_CHUNKS, LOCATED_PAGES, say, told},
 };
 use super::{driver::PAGE, outside, paths::N};
 
@@ -130,6 +130,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "churn" => told::churn(args),
         "hold_then_unmap" => told::hold_then_unmap(),
         "many_children" => many_children(),
+        "located" => told::located(),
         "many_regions" => told::many_regions(args),
         "io_uring_advice" => outside::workload::io_uring_advice(),
         "inject" => outside::workload::inject(),

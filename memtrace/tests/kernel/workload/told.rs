@@ -146,3 +146,43 @@ pub(super) fn leaderless() -> ! {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     unreachable!("this thread has ended");
 }
+
+/// Pages of the mapping of [`located`].
+pub(crate) const LOCATED_PAGES: u64 = 250;
+/// Its chunks, and how far they are apart.
+pub(crate) const LOCATED_CHUNKS: u64 = 64;
+pub(crate) const LOCATED_CHUNK: u64 = 20 << 10;
+
+/// Of five pages each it touches two, and pages one of these out where there is swap. Of its chunks every
+/// second is free.
+pub(super) fn located() {
+    let mapped = Mapped::anon(LOCATED_PAGES);
+    for page in (0..LOCATED_PAGES).step_by(5) {
+        mapped.part(page, 2).touch();
+        mapped.part(page + 1, 1).advise(libc::MADV_PAGEOUT);
+    }
+    // What is taken from malloc later would come out of the free chunks.
+    print!("");
+    let mut chunks: Vec<*mut libc::c_void> = Vec::with_capacity(LOCATED_CHUNKS as usize);
+    for _ in 0..LOCATED_CHUNKS {
+        // SAFETY: writes to what malloc gave.
+        unsafe {
+            let len = LOCATED_CHUNK as usize - 16;
+            let chunk = libc::malloc(len);
+            assert!(!chunk.is_null());
+            std::ptr::write_bytes(chunk.cast::<u8>(), 1, len);
+            chunks.push(chunk);
+        }
+    }
+    let next = |two: &[*mut libc::c_void]| two[1] as u64 - two[0] as u64 == LOCATED_CHUNK;
+    assert!(chunks.windows(2).all(next), "one behind the other: {chunks:?}");
+    let line = format!("{} {}", mapped.start as u64, chunks[0] as u64);
+    for chunk in chunks.iter().step_by(2) {
+        // SAFETY: each is freed once.
+        unsafe { libc::free(*chunk) };
+    }
+    say("ready");
+    say(&line);
+    // SAFETY: reads into a buffer of ours, until the end of input.
+    while unsafe { libc::read(0, [0_u8; 16].as_mut_ptr().cast(), 16) } > 0 {}
+}
