@@ -11,10 +11,13 @@ mod figures;
 mod made_up;
 mod perfetto;
 mod text;
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../common/trial.rs"]
+mod trial;
 
-use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use memtrace::{
     model::report::Report,
     sink::{
@@ -23,6 +26,8 @@ use memtrace::{
     },
 };
 use serde_json::Value;
+
+use self::trial::{anywhere, without};
 
 const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
 
@@ -42,13 +47,6 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn anywhere(name: &str, test: fn()) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
-}
-
 /// A test that needs Perfetto's definitions.
 fn read(name: &str, test: fn()) -> Trial {
     Trial::ignorable_test(name, move || {
@@ -56,10 +54,7 @@ fn read(name: &str, test: fn()) -> Trial {
             test();
             return Ok(Completion::Completed);
         }
-        if env::var_os("CI").is_some() {
-            return Err(Failed::from("there is no perfetto for python3, and CI needs it"));
-        }
-        Ok(Completion::ignored_with("optional: there is no perfetto for python3"))
+        without("perfetto for python3")
     })
 }
 

@@ -1,7 +1,7 @@
 //! A browser without a window, driven over WebDriver.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::Path,
@@ -12,6 +12,8 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
+use super::trial::has_program;
+
 /// Chromium and what drives it. Both end with it.
 pub(crate) struct Browser {
     driver: Child,
@@ -21,10 +23,7 @@ pub(crate) struct Browser {
 
 /// Tells whether this machine has what it needs.
 pub(crate) fn is_there() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    ["chromium", "chromedriver"]
-        .iter()
-        .all(|name| env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+    ["chromium", "chromedriver"].into_iter().all(has_program)
 }
 
 impl Browser {

@@ -6,10 +6,12 @@ mod browser;
 mod figures;
 mod made_up;
 mod map;
+#[path = "../common/trial.rs"]
+mod trial;
 
-use std::{env, fs, process::ExitCode};
+use std::{fs, process::ExitCode};
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use memtrace::{
     model::report::Report,
     sink::{html, json},
@@ -20,6 +22,7 @@ use self::{
     browser::Browser,
     figures::{Figure, figures},
     made_up::{HOSTILE, history, report},
+    trial::{anywhere, without},
 };
 
 const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
@@ -49,23 +52,11 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn anywhere(name: &str, test: fn()) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
-}
-
 /// A test that looks at the page in a browser.
 fn shown(name: &str, test: fn(&Browser)) -> Trial {
     Trial::ignorable_test(name, move || {
         if !browser::is_there() {
-            if env::var_os("CI").is_some() {
-                return Err(Failed::from(
-                    "there is no chromium and chromedriver, and CI needs them",
-                ));
-            }
-            return Ok(Completion::ignored_with("optional: there is no chromium"));
+            return without("chromium and chromedriver");
         }
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let file = folder.path().join("report.html");

@@ -7,6 +7,9 @@ mod program;
 mod progress;
 mod terminal;
 mod top;
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../common/trial.rs"]
+mod trial;
 
 use std::{
     env,

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_millis(1500);
 const REPORT: &str = "python3 (pid 28267) is running: ";
 
 pub(crate) fn a_long_replay_says_so_and_leaves_the_terminal_clean() -> Result<Completion, Failed> {
-    let Some(terminal) = Terminal::start()? else { return Ok(Terminal::missing()) };
+    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
     terminal.resize(100, 100)?;
     let mut pipe = Pipe::new(terminal.folder.path())?;
     terminal.run(&format!("{MEMTRACE} replay {}", pipe.path.display()))?;
@@ -36,7 +36,7 @@ pub(crate) fn a_long_replay_says_so_and_leaves_the_terminal_clean() -> Result<Co
 }
 
 pub(crate) fn a_quiet_replay_does_not() -> Result<Completion, Failed> {
-    let Some(terminal) = Terminal::start()? else { return Ok(Terminal::missing()) };
+    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
     terminal.resize(100, 100)?;
     let mut pipe = Pipe::new(terminal.folder.path())?;
     terminal.run(&format!("{MEMTRACE} replay -q {}", pipe.path.display()))?;
@@ -64,7 +64,7 @@ pub(crate) fn no_progress_goes_into_a_pipe() -> Result<Completion, Failed> {
 
 /// The line would be in the midst of what the command writes.
 pub(crate) fn a_command_has_the_terminal_for_itself() -> Result<Completion, Failed> {
-    let Some(terminal) = Terminal::start()? else { return Ok(Terminal::missing()) };
+    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
     terminal.resize(100, 100)?;
     let script = "printf begun; sleep 2.5; echo -done";
     terminal.run(&format!("{MEMTRACE} run -- sh -c '{script}'"))?;
@@ -82,7 +82,7 @@ pub(crate) fn a_large_heap_is_walked_by_parts_that_are_told() -> Result<Completi
     if !cfg!(debug_assertions) {
         return Ok(Completion::ignored_with("optional: with optimization nothing takes long"));
     }
-    let Some(terminal) = Terminal::start()? else { return Ok(Terminal::missing()) };
+    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
     let mut heap = Command::new(std::env::current_exe()?);
     heap.env(WORKLOAD, HEAP);
     let mut heap = Running::start(heap)?;

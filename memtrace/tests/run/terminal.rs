@@ -1,14 +1,16 @@
 //! A real terminal, which tmux plays.
 
 use std::{
-    env,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use libtest_mimic::{Completion, Failed};
 
-use super::program::*;
+use super::{
+    program::*,
+    trial::{has_program, without},
+};
 
 /// A shell in a terminal of 80 columns and 24 lines.
 pub(crate) struct Terminal {
@@ -19,8 +21,7 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts it; `None` without tmux.
     pub(crate) fn start() -> Result<Option<Self>, Failed> {
-        if Command::new("tmux").arg("-V").output().is_err() {
-            check(env::var_os("CI").is_none(), "tmux is not installed, and CI needs it")?;
+        if !has_program("tmux") {
             return Ok(None);
         }
         static STARTED: AtomicU32 = AtomicU32::new(0);
@@ -33,9 +34,9 @@ impl Terminal {
         Ok(Some(terminal))
     }
 
-    /// Why a test did not run.
-    pub(crate) fn missing() -> Completion {
-        Completion::ignored_with("optional: tmux is not installed")
+    /// Ends a test that did not run.
+    pub(crate) fn missing() -> Result<Completion, Failed> {
+        without("tmux")
     }
 
     /// Runs a command on the empty screen, which says at last how that ended.

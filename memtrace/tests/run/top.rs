@@ -15,7 +15,7 @@ use super::{program::*, terminal::Terminal};
 pub(crate) fn in_terminal(
     test: fn(&Terminal, u32) -> Result<(), Failed>,
 ) -> Result<Completion, Failed> {
-    let Some(terminal) = Terminal::start()? else { return Ok(Terminal::missing()) };
+    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
     let mut sleep = Command::new("sleep");
     sleep.arg("1000");
     let sleep = Running::start(sleep)?;
