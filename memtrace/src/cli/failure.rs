@@ -57,6 +57,15 @@ impl Failure {
         Self::new(Self::FAILED, anyhow::anyhow!("cannot read {}: {error}", path.display()), hint)
     }
 
+    /// A file could not be written.
+    pub(super) fn unwritten(path: &Path, error: &io::Error) -> Self {
+        Self::new(
+            Self::FAILED,
+            anyhow::anyhow!("cannot write to {}: {error}", path.display()),
+            "name a file in a folder that exists and that you may write to",
+        )
+    }
+
     /// Returns the sentence.
     pub(super) fn sentence(&self) -> String {
         format!("{:#}", self.error)

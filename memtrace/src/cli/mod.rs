@@ -282,26 +282,28 @@ pub fn main() -> ExitCode {
         .format_target(false)
         .target(env_logger::Target::Pipe(Box::new(line::Beside)))
         .init();
-    let result =
-        common.check().and_then(|()| formats::check(&command, &common)).and_then(
-            |()| match command {
-                Command::Run(run) => run.main(&common),
-                Command::Attach(attach) => attach.main(&common),
-                Command::Ledger(ledger) => ledger.main(&common),
-                Command::Report(report) => report.main(&common),
-                Command::Top(top) => top.main(&common),
-                Command::Serve(serve) => serve.main(&common),
-                Command::Maps(maps) => maps.main(&common),
-                Command::Record(record) => record.main(&common),
-                Command::Replay(replay) => replay.main(&common),
-                Command::Diff(diff) => diff.main(&common),
-                Command::Verify(verify) => verify.main(&common),
-                Command::Doctor => doctor::main(&common),
-                Command::Completions(completions) => completions.main(&common),
-                Command::Man(man) => man.main(&common),
-            },
-        );
-    result.unwrap_or_else(|failure| failure.print())
+    run(command, &common).unwrap_or_else(|failure| failure.print())
+}
+
+fn run(command: Command, common: &Common) -> Outcome {
+    common.check()?;
+    formats::check(&command, common)?;
+    match command {
+        Command::Run(run) => run.main(common),
+        Command::Attach(attach) => attach.main(common),
+        Command::Ledger(ledger) => ledger.main(common),
+        Command::Report(report) => report.main(common),
+        Command::Top(top) => top.main(common),
+        Command::Serve(serve) => serve.main(common),
+        Command::Maps(maps) => maps.main(common),
+        Command::Record(record) => record.main(common),
+        Command::Replay(replay) => replay.main(common),
+        Command::Diff(diff) => diff.main(common),
+        Command::Verify(verify) => verify.main(common),
+        Command::Doctor => doctor::main(common),
+        Command::Completions(completions) => completions.main(common),
+        Command::Man(man) => man.main(common),
+    }
 }
 
 /// Returns what drives the ring buffer, signals and timers.

@@ -167,13 +167,7 @@ impl Output {
 
 /// Creates a file for what will be written.
 pub(super) fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| {
-        Failure::new(
-            Failure::FAILED,
-            anyhow::anyhow!("cannot write to {}: {error}", path.display()),
-            "name a file in a folder that exists and that you may write to",
-        )
-    })
+    File::create(path).map_err(|error| Failure::unwritten(path, &error))
 }
 
 /// Checks that what is written would not overwrite a file that is read.

@@ -1,6 +1,6 @@
 //! Figures for Prometheus: the OpenMetrics text of what is told of a machine. docs/SERVE.md lists the names.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -74,9 +74,9 @@ impl Form {
 /// # Errors
 ///
 /// Never, but for one that the encoder makes up.
-pub fn render(fleet: &Fleet, own: &Own, form: Form) -> Result<String, fmt::Error> {
+pub fn render(fleet: Arc<Fleet>, own: Own, form: Form) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("memtrace");
-    registry.register_collector(Box::new(Told { fleet: fleet.clone(), own: own.clone() }));
+    registry.register_collector(Box::new(Told { fleet, own }));
     let mut page = String::new();
     match form {
         Form::OpenMetrics => text::encode(&mut page, &registry)?,
@@ -87,7 +87,7 @@ pub fn render(fleet: &Fleet, own: &Own, form: Form) -> Result<String, fmt::Error
 
 #[derive(Debug)]
 struct Told {
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     own: Own,
 }
 

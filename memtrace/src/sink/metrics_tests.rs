@@ -14,9 +14,9 @@ fn figures(processes: u64, walked: u64, freed: Option<u64>) -> Figures {
     }
 }
 
-fn page(fleet: &Fleet) -> Vec<String> {
-    let text =
-        render(fleet, &Own { version: "1.2.3", ..Own::default() }, Form::Plain).expect("text");
+fn page(fleet: Fleet) -> Vec<String> {
+    let text = render(fleet.into(), Own { version: "1.2.3", ..Own::default() }, Form::Plain)
+        .expect("text");
     text.lines().filter(|line| !line.starts_with("# ")).map(str::to_owned).collect()
 }
 
@@ -28,9 +28,8 @@ fn a_process_has_its_figures_and_where_it_runs() {
         comm: "a\"b\n\u{1b}[2J".into(),
         cgroup: Some(format!("/docker/{id}").into()),
         figures: figures(1, 1, Some(4096)),
-        ..Named::default()
     };
-    let lines = page(&Fleet { processes: vec![named], ..Fleet::default() });
+    let lines = page(Fleet { processes: vec![named], ..Fleet::default() });
     let of_it: Vec<String> = lines
         .iter()
         .filter(|line| line.contains("pid="))
@@ -50,7 +49,7 @@ fn a_process_has_its_figures_and_where_it_runs() {
 #[test]
 fn what_is_not_known_is_absent_and_what_is_0_is_there() {
     let all = figures(3, 0, None);
-    let lines = page(&Fleet { all, ..Fleet::default() });
+    let lines = page(Fleet { all, ..Fleet::default() });
     let of_all = lines.iter().filter(|line| line.starts_with("memtrace_machine_"));
     insta::assert_snapshot!(of_all.cloned().collect::<Vec<_>>().join("\n"), @r#"
     memtrace_machine_processes 3
@@ -72,7 +71,7 @@ fn each_form_is_for_those_who_accept_it() {
     let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2";
     assert_eq!(Form::accepted(prometheus), Form::OpenMetrics);
     assert_eq!([Form::accepted(""), Form::accepted("*/*")], [Form::Plain; 2]);
-    let text = |form| render(&Fleet::default(), &Own::default(), form).expect("text");
+    let text = |form| render(Arc::default(), Own::default(), form).expect("text");
     assert!(text(Form::OpenMetrics).ends_with("# EOF\n"));
     assert!(text(Form::Plain).contains("# TYPE memtrace_walks_total counter\n"));
 }
@@ -89,7 +88,7 @@ fn every_family_is_described_in_the_docs() {
         ..Fleet::default()
     };
     let docs = include_str!("../../../docs/SERVE.md");
-    let text = render(&fleet, &Own::default(), Form::OpenMetrics).expect("text");
+    let text = render(fleet.into(), Own::default(), Form::OpenMetrics).expect("text");
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE memtrace_")) {
         let (name, kind) = line.split_once(' ').expect("a type");
         let name = format!("{name}{}", if kind == "counter" { "_total" } else { "" });

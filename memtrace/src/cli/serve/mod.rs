@@ -4,16 +4,15 @@ mod config;
 mod http;
 mod own;
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    sync::{Arc, RwLock},
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use self::{
     config::Config,
@@ -96,13 +95,12 @@ impl Serve {
 
         let mut usage = Usage::new(config.walk_budget);
         let mut teller = Teller::new(limits(&config));
-        let shared = Arc::new(Shared {
-            snapshots: snapshots.clone(),
-            told: RwLock::new((Arc::new(Fleet::default()), usage.own(&Snapshot::default()))),
-            token: RwLock::new(token),
-        });
+        let nothing = (Arc::new(Fleet::default()), usage.own(&Snapshot::default()));
+        let (tell, told) = watch::channel(nothing);
+        let (new_token, token) = watch::channel(token);
+        let shared = Shared { snapshots: snapshots.clone(), told, token };
         log::info!("listening on {}", listener.name());
-        let serving = listener.serve(router(shared.clone()));
+        let serving = listener.serve(router(shared.into()));
         tokio::pin!(serving);
         let mut config = config;
         loop {
@@ -115,7 +113,7 @@ impl Serve {
                         teller.set_limits(limits(&new));
                         usage.set_budget(new.walk_budget);
                         walks.send_replace(new.walks());
-                        *write(&shared.token) = token;
+                        new_token.send_replace(token);
                         config = new;
                         log::info!("the configuration was read again");
                     }
@@ -128,7 +126,7 @@ impl Serve {
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
                     let fleet = Arc::new(teller.tell(&snapshot));
-                    *write(&shared.told) = (fleet, usage.own(&snapshot));
+                    tell.send_replace((fleet, usage.own(&snapshot)));
                 }
             }
         }
@@ -157,9 +155,4 @@ fn catch(kind: SignalKind) -> anyhow::Result<Signal> {
 
 const fn limits(config: &Config) -> Limits {
     Limits { processes: config.top_processes, cgroups: config.top_cgroups }
-}
-
-/// Writes what nobody else writes.
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

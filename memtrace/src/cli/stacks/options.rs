@@ -117,13 +117,7 @@ impl StackOptions {
             return Ok(());
         };
         let StacksFormat::Folded = self.stacks_format;
-        std::fs::write(path, folded::render(stacks, &report.processes)).map_err(|error| {
-            let shown = path.display();
-            Failure::new(
-                Failure::FAILED,
-                anyhow::anyhow!("cannot write to {shown}: {error}"),
-                "name a file in a folder that exists and that you may write to",
-            )
-        })
+        std::fs::write(path, folded::render(stacks, &report.processes))
+            .map_err(|error| Failure::unwritten(path, &error))
     }
 }

@@ -121,12 +121,16 @@ impl Sums {
         if self.spaces.len() >= MOST_SPACES && !self.spaces.contains_key(&space) {
             return;
         }
-        let now = Instant::now();
-        let new = || Seen { code: self.files.of_another(), first: now, last: now };
-        let seen = self.spaces.entry(space).or_insert_with(new);
-        seen.last = now;
+        let seen = self.seen(space);
+        seen.last = Instant::now();
         // Its end is in the ring buffer.
         let _ = seen.code.look(tgid);
+    }
+
+    fn seen(&mut self, space: SpaceId) -> &mut Seen {
+        let now = Instant::now();
+        let new = || Seen { code: self.files.of_another(), first: now, last: now };
+        self.spaces.entry(space).or_insert_with(new)
     }
 
     /// Returns what each process did, those that did nothing left out.
@@ -201,9 +205,7 @@ impl Sums {
 
     /// Returns the code of an address space, with what its region map tells of it.
     fn code(&mut self, model: &Model, space: SpaceId) -> &Code {
-        let now = Instant::now();
-        let new = || Seen { code: self.files.of_another(), first: now, last: now };
-        let seen = self.spaces.entry(space).or_insert_with(new);
+        let seen = self.seen(space);
         let name = |vma: &_| model.region_name(vma, RegionKind::File).map(str::to_owned);
         seen.code.add(model.space(space).regions.iter(), name);
         &seen.code

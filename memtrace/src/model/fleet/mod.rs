@@ -13,7 +13,6 @@ use std::{
 
 use super::{
     machine::{Left, Row},
-    place::Place,
     top::{Id, Process, Snapshot},
 };
 
@@ -52,8 +51,6 @@ pub struct Named {
     pub comm: String,
     /// Path of its cgroup, when it is known.
     pub cgroup: Option<Arc<str>>,
-    /// Where it runs.
-    pub place: Place,
     /// What is known of it.
     pub figures: Figures,
 }
@@ -143,15 +140,9 @@ impl Teller {
                 continue;
             }
             let cgroup = process.cgroup.clone();
-            let place = cgroup.as_deref().map(Place::of).unwrap_or_default();
             counted.insert(process.id, figures.left.clone());
-            named.push(Named {
-                id: process.id,
-                comm: process.comm.clone(),
-                cgroup,
-                place,
-                figures,
-            });
+            let comm = process.comm.clone();
+            named.push(Named { id: process.id, comm, cgroup, figures });
         }
         others.left = self.processes.others(&grown, counted);
 

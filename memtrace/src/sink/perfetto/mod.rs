@@ -46,7 +46,7 @@ impl<W: Write> Timeline<W> {
         let about_the_last = matches!(what, What::MmEnd { .. } | What::Exit { .. });
         let Self { packets, tracks, .. } = self;
         let place = tracks.place(packets, tgid, model.process(tgid), about_the_last);
-        let process = Tracks::process(place);
+        let process = place.track();
         match what {
             What::Call { path, zapped, freed, .. } => {
                 if let Some(path) = path {

@@ -37,8 +37,8 @@ struct Drawn {
 }
 
 impl Place {
-    /// Numbers of tracks: the process has the upper half, threads and counters share the lower one.
-    const fn track(self) -> u64 {
+    /// Returns the track of the process. Of its number threads and counters share the lower half.
+    pub(super) const fn track(self) -> u64 {
         (self.0 as u64 + 1) << 32
     }
 }
@@ -92,11 +92,6 @@ impl Tracks {
             ..TrackDescriptor::default()
         });
         place
-    }
-
-    /// Returns the track of a process.
-    pub(super) const fn process(place: Place) -> u64 {
-        place.track()
     }
 
     /// Returns the track of a thread of a process.

@@ -21,7 +21,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -34,6 +34,8 @@ const CONNECTIONS: usize = 1536;
 const HEAD: Duration = Duration::from_secs(10);
 /// A connection is closed after so long, whatever it does.
 const CONNECTION: Duration = Duration::from_secs(300);
+/// How long is waited before the next, where one could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The head of a request has so many bytes at most.
 const HEAD_BYTES: usize = 16 << 10;
 
@@ -99,31 +101,33 @@ impl Listener {
         loop {
             let place = room.clone().acquire_owned().await.expect("nobody closes it");
             let router = router.clone();
-            // What fails here is one connection, or for want of descriptors, which come back.
-            match self {
-                Self::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, _)) => tokio::spawn(async move {
-                        answer(stream, router).await;
-                        drop(place);
-                    }),
-                    Err(error) => failed(&error).await,
-                },
-                Self::Unix(listener, _) => match listener.accept().await {
-                    Ok((stream, _)) => tokio::spawn(async move {
-                        answer(stream, router).await;
-                        drop(place);
-                    }),
-                    Err(error) => failed(&error).await,
-                },
+            let accepted = match self {
+                Self::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, _)| spawn(stream, router, place))
+                }
+                Self::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| spawn(stream, router, place))
+                }
             };
+            // What fails is one connection, or there are no descriptors, which come back.
+            if let Err(error) = accepted {
+                log::warn!("cannot take a connection: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 }
 
-async fn failed(error: &io::Error) -> tokio::task::JoinHandle<()> {
-    log::warn!("cannot take a connection: {error}");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    tokio::spawn(async {})
+/// Answers a connection, which has its place until it ends.
+fn spawn(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: OwnedSemaphorePermit,
+) {
+    tokio::spawn(async move {
+        answer(stream, router).await;
+        drop(place);
+    });
 }
 
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {

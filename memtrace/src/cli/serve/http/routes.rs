@@ -1,6 +1,6 @@
 //! What is answered to which request.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -13,7 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::token::Token;
+use super::token;
 use crate::{
     cli::look,
     model::{
@@ -31,8 +31,9 @@ use crate::{
 pub(in crate::cli::serve) struct Shared {
     pub(in crate::cli::serve) snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is told of the machine, and of the daemon itself; as last made.
-    pub(in crate::cli::serve) told: RwLock<(Arc<Fleet>, Own)>,
-    pub(in crate::cli::serve) token: RwLock<Option<String>>,
+    pub(in crate::cli::serve) told: watch::Receiver<(Arc<Fleet>, Own)>,
+    /// The token that requests have to bear, if any.
+    pub(in crate::cli::serve) token: watch::Receiver<Option<String>>,
 }
 
 type App = State<Arc<Shared>>;
@@ -58,8 +59,8 @@ pub(in crate::cli::serve) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn check_token(State(shared): App, request: Request, next: Next) -> Response {
-    let token = Token(read(&shared.token).clone());
-    if token.lets_in(request.headers()) {
+    let lets_in = token::lets_in(shared.token.borrow().as_deref(), request.headers());
+    if lets_in {
         return next.run(request).await;
     }
     let refusal = Problem(
@@ -79,10 +80,10 @@ async fn ready(State(shared): App) -> Result<&'static str, Problem> {
 }
 
 async fn metrics(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
-    let (fleet, own) = read(&shared.told).clone();
+    let (fleet, own) = shared.told.borrow().clone();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let form = Form::accepted(accept.unwrap_or_default());
-    let text = metrics::render(&fleet, &own, form)
+    let text = metrics::render(fleet, own, form)
         .map_err(|_| Problem(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics".into()))?;
     Ok(([(header::CONTENT_TYPE, form.media_type())], text).into_response())
 }
@@ -180,9 +181,4 @@ impl IntoResponse for Problem {
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (status, kind, body.to_string()).into_response()
     }
-}
-
-/// Reads what a thread may have left behind that panicked: it is whole, for it is replaced as one.
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
