@@ -72,35 +72,48 @@ impl Entry {
 /// when it could not be kept.
 #[inline(always)]
 pub(crate) fn trace(ctx: &ProbeContext) -> u64 {
-    at_desk(|stack| take(ctx, stack))
+    let Some(desk) = sit_down() else { return lost() };
+    // SAFETY: the desk is ours.
+    let key = take(ctx, unsafe { &raw mut (*desk).stack });
+    leave(desk, key)
 }
 
 /// The same of the user code that is in the kernel now.
 #[inline(always)]
 pub(crate) fn trace_entry<C: EbpfContext>(ctx: &C, entry: Entry) -> u64 {
-    at_desk(|stack| take_entry(ctx, stack, entry))
+    let Some(desk) = sit_down() else { return lost() };
+    // SAFETY: the desk is ours.
+    let key = take_entry(ctx, unsafe { &raw mut (*desk).stack }, entry);
+    leave(desk, key)
+}
+
+/// Returns a desk that nobody else is at; it is ours until we leave.
+#[inline(always)]
+fn sit_down() -> Option<*mut Desk> {
+    for number in 0..DESK_COUNT {
+        let desk = DESKS.get_ptr_mut(number)?;
+        // SAFETY: a live map value that is only accessed atomically.
+        unsafe {
+            atomic::bump(&raw mut (*desk).visitors, 1);
+            if (&raw const (*desk).visitors).read_volatile() == 1 {
+                return Some(desk);
+            }
+            atomic::bump(&raw mut (*desk).visitors, u64::MAX);
+        }
+    }
+    None
+}
+
+/// Leaves the desk at which the stack with this key was taken.
+#[inline(always)]
+fn leave(desk: *mut Desk, key: u64) -> u64 {
+    // SAFETY: as in `sit_down`.
+    unsafe { atomic::bump(&raw mut (*desk).visitors, u64::MAX) };
+    if key == 0 { lost() } else { key }
 }
 
 #[inline(always)]
-fn at_desk(take: impl Fn(*mut Stack) -> u64) -> u64 {
-    for number in 0..DESK_COUNT {
-        let Some(desk) = DESKS.get_ptr_mut(number) else { break };
-        // SAFETY: a live map value that is only accessed atomically.
-        let is_alone = unsafe {
-            atomic::bump(&raw mut (*desk).visitors, 1);
-            (&raw const (*desk).visitors).read_volatile() == 1
-        };
-        // SAFETY: a live map value that is ours until we leave.
-        let key = if is_alone { take(unsafe { &raw mut (*desk).stack }) } else { 0 };
-        // SAFETY: as above.
-        unsafe { atomic::bump(&raw mut (*desk).visitors, u64::MAX) };
-        if key != 0 {
-            return key;
-        }
-        if is_alone {
-            break;
-        }
-    }
+fn lost() -> u64 {
     count(|stats: &mut StackStats| &raw mut stats.lost_stacks);
     0
 }

@@ -141,7 +141,7 @@ pub(super) const ROWS: &[Row] = &[
         &[left("munmap", 1000, kept(700).and_freed(300).last())],
     ),
     row("shared_1000_dont_need", "shared_dont_need", 1000, &[left("dont_need", 1000, kept(1000))]),
-    row("shared_1000_remove", "shared_remove", 1000, &[left("remove", 1000, freed(1000).last())]),
+    row("shared_1000_remove", "shared_remove", 1000, &[left("remove", 1000, freed(1000))]),
     // The file of the mapping is closed in task work, after the call.
     row("shared_1000_munmap", "shared_munmap", 1000, &[left("munmap", 1000, late(1000))]),
     row(

@@ -56,9 +56,9 @@ pub(super) fn run(args: &[String]) {
             // Before the file goes, and the page cache with it.
             stopped();
         }
-        "shared_dont_need" => drop(Mapped::shared_anon(count).touch().advise(libc::MADV_DONTNEED)),
-        "shared_remove" => drop(Mapped::shared_anon(count).touch().advise(libc::MADV_REMOVE)),
-        "shared_munmap" => Mapped::shared_anon(count).touch().unmap(),
+        "shared_dont_need" => drop(shared(count).advise(libc::MADV_DONTNEED)),
+        "shared_remove" => drop(shared(count).advise(libc::MADV_REMOVE)),
+        "shared_munmap" => shared(count).unmap(),
         "fork" => fork_shared(touched()),
         "elsewhere" => loop {
             run_on(&cpus[cpus.len() - 1..]);
@@ -176,6 +176,14 @@ fn is_any_listed(mapped: Mapped) -> bool {
         let frame = word(&of_process, page) & ((1 << 55) - 1);
         word(&of_all, frame) & LRU != 0
     })
+}
+
+/// Shared memory of which no page waits in a batch: a kernel thread would free it when the file is
+/// gone, and nothing tells whose it was.
+fn shared(count: u64) -> Mapped {
+    let mapped = Mapped::shared_anon(count).touch();
+    settle();
+    mapped
 }
 
 /// Gives everything up lazily, takes the last tenth back, and has the kernel look for memory.
