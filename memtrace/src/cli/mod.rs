@@ -335,6 +335,17 @@ fn buffer_size(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads a size in bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = without_unit(text);
+    // `parse` takes a sign, too.
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|_| is_number);
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "must be a size such as 512K, 10M or 0".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let (digits, unit) = units

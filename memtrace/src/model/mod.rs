@@ -18,6 +18,7 @@ pub mod place;
 pub mod process;
 pub mod region_map;
 pub mod report;
+pub mod rules;
 pub mod space;
 pub mod top;
 mod window;

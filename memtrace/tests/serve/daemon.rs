@@ -34,11 +34,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one; the configuration says where it listens.
+    /// Starts one; the configuration says where it listens: `SOCKET` and `FOLDER` are its own.
     pub(crate) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("socket");
-        let config = config.replace("SOCKET", socket.to_str().expect("a path"));
+        let config = config
+            .replace("SOCKET", socket.to_str().expect("a path"))
+            .replace("FOLDER", folder.path().to_str().expect("a path"));
         let file = folder.path().join("serve.toml");
         fs::write(&file, config).expect("it can be written");
         let (child, address) = spawn(&file);
@@ -94,20 +96,30 @@ impl Daemon {
 
     /// Sends bytes as they are; the status is 0 when it answers nothing.
     pub(crate) fn ask(&self, request: &str) -> (u16, String) {
+        let (status, body) = self.ask_bytes(request);
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Returns the body of an answer that is no text.
+    pub(crate) fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let (status, body) = self.ask_bytes(&request);
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+        body
+    }
+
+    fn ask_bytes(&self, request: &str) -> (u16, Vec<u8>) {
         let mut stream = self.connect();
         // It may answer and close before it has read all.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
+        let body = answer.get(end + 4..).unwrap_or_default().to_vec();
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
-            unchunked(body)
-        } else {
-            body.to_owned()
-        };
-        (status, body)
+        let is_chunked = head.contains("transfer-encoding: chunked");
+        (status, if is_chunked { unchunked(&body) } else { body })
     }
 
     /// Returns the value of a metric without labels, or with exactly these.
@@ -182,16 +194,17 @@ pub(crate) fn metric(page: &str, name: &str) -> Option<f64> {
     line?.rsplit_once(' ')?.1.parse().ok()
 }
 
-fn unchunked(mut body: &str) -> String {
-    let mut whole = String::new();
-    while let Some((len, rest)) = body.split_once("\r\n") {
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(end) = body.windows(2).position(|two| two == b"\r\n") {
+        let len = std::str::from_utf8(&body[..end]).unwrap_or_default();
         let len = usize::from_str_radix(len.trim(), 16).unwrap_or(0);
-        let (chunk, after) = rest.split_at(len.min(rest.len()));
-        whole.push_str(chunk);
+        let chunk = &body[end + 2..];
+        whole.extend_from_slice(&chunk[..len.min(chunk.len())]);
+        body = chunk.get(len + 2..).unwrap_or_default();
         if len == 0 {
             break;
         }
-        body = after.trim_start_matches("\r\n");
     }
     whole
 }

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod prometheus;
+mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]
 mod trial;
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
         rooted("what_is_no_request_is_refused", no_request),
         rooted("a_thousand_idle_connections_shut_nobody_out", idle),
         rooted("a_killed_daemon_leaves_nothing_in_the_way", killed),
+        rooted("a_process_is_recorded_by_request", recordings::by_request),
+        rooted("a_process_is_recorded_by_rule", recordings::by_rule),
+        rooted("a_killed_daemon_leaves_whole_recordings", recordings::killed),
+        rooted("nothing_is_recorded_where_there_is_no_room", recordings::full_disk),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];

@@ -1,17 +1,17 @@
 //! `--fail-above`: by how much a class of memory may grow.
 
 use crate::{
-    cli::without_unit,
+    cli::parse_size,
     model::diff::{Class, Limit},
 };
 
 /// Reads `SIZE` (of resident memory) or `CLASS=SIZE`.
 pub(super) fn limit(text: &str) -> Result<Limit, String> {
-    let (class, size) = match text.split_once('=') {
+    let (class, bytes) = match text.split_once('=') {
         None => (Class::Resident, text),
         Some((name, size)) => (class(name)?, size),
     };
-    Ok(Limit { class, allowed: bytes(size)? })
+    Ok(Limit { class, allowed: parse_size(bytes)? })
 }
 
 fn class(name: &str) -> Result<Class, String> {
@@ -21,16 +21,6 @@ fn class(name: &str) -> Result<Class, String> {
         let names: Vec<&str> = Class::ALL.iter().map(|class| class.name()).collect();
         format!("{name:?} is no class of memory: {}", names.join(", "))
     })
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = without_unit(text);
-    // `parse` takes a sign, too.
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|_| is_number);
-    number
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "must be a size such as 512K, 10M or 0".to_owned())
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use std::{fs, path::Path, path::PathBuf, time::Duration};
 use anyhow::anyhow;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::recordings::Settings;
 use crate::{
-    cli::{Failure, Level, duration, gather::WalkPlan},
-    model::top::Walkable,
+    cli::{Failure, Level, duration, gather::WalkPlan, parse_size},
+    model::{
+        rules::{Figure, Rule},
+        top::Walkable,
+    },
 };
 
 /// What is configured. A field that is not known is an error.
@@ -35,6 +39,16 @@ pub(super) struct Config {
     pub(super) top_processes: usize,
     /// Cgroups that are told by name.
     pub(super) top_cgroups: usize,
+    /// The folder of recordings; none are made without one.
+    pub(super) recordings: Option<PathBuf>,
+    /// A recording ends when it has so many bytes.
+    #[serde(deserialize_with = "bytes")]
+    pub(super) recording_size: u64,
+    /// So many recordings are kept.
+    pub(super) recordings_kept: usize,
+    /// What is recorded without being asked for.
+    #[serde(deserialize_with = "rules")]
+    pub(super) rules: Vec<Rule>,
 }
 
 /// Where requests come in.
@@ -61,6 +75,10 @@ impl Default for Config {
             walk_never: Vec::new(),
             top_processes: 20,
             top_cgroups: 50,
+            recordings: None,
+            recording_size: 256 << 20,
+            recordings_kept: 20,
+            rules: Vec::new(),
         }
     }
 }
@@ -101,6 +119,19 @@ impl Config {
         if self.interval < Duration::from_millis(100) {
             return Err("interval: must be 100ms at least".to_owned());
         }
+        let is_shut = self.token_file.is_some() || matches!(self.listen, Listen::Unix(_));
+        if self.recordings.is_some() && !is_shut {
+            return Err(
+                "recordings: need a token_file, or a Unix socket to listen on: whoever may ask may start them"
+                    .to_owned(),
+            );
+        }
+        if self.recordings.is_none() && !self.rules.is_empty() {
+            return Err("rules: need a folder for recordings".to_owned());
+        }
+        if self.recordings_kept == 0 {
+            return Err("recordings_kept: must be 1 at least".to_owned());
+        }
         if self.top_processes > 1000 || self.top_cgroups > 1000 {
             return Err("top_processes and top_cgroups: must be 1000 at most".to_owned());
         }
@@ -111,6 +142,12 @@ impl Config {
     pub(super) fn walks(&self) -> WalkPlan {
         let walkable = Walkable { only: self.walk_only.clone(), never: self.walk_never.clone() };
         WalkPlan { share: self.walk_budget, walkable }
+    }
+
+    /// Returns how recordings are made, if they are.
+    pub(super) fn recordings(&self) -> Option<Settings> {
+        let folder = self.recordings.clone()?;
+        Some(Settings { folder, size: self.recording_size, kept: self.recordings_kept })
     }
 
     /// Returns the token that requests have to bear, if one is configured.
@@ -165,6 +202,50 @@ fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
         .ok_or_else(|| D::Error::custom("must be a part of a CPU between \"0%\" and \"100%\""))
 }
 
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    parse_size(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// A rule as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(deserialize_with = "condition")]
+    when: (Figure, u64),
+    #[serde(rename = "for", deserialize_with = "time")]
+    lasts: Duration,
+    #[serde(deserialize_with = "time")]
+    record: Duration,
+    #[serde(default)]
+    only: Vec<String>,
+}
+
+fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    let written = Vec::<Written>::deserialize(deserializer)?;
+    let rule = |Written { when: (figure, above), lasts, record, only }| Rule {
+        figure,
+        above,
+        lasts,
+        record,
+        only,
+    };
+    Ok(written.into_iter().map(rule).collect())
+}
+
+/// Reads `FIGURE > SIZE`.
+fn condition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Figure, u64), D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let figure = |name: &str| Figure::ALL.into_iter().find(|figure| figure.name() == name.trim());
+    text.split_once('>')
+        .and_then(|(name, above)| Some((figure(name)?, parse_size(above.trim()).ok()?)))
+        .ok_or_else(|| {
+            let names = Figure::ALL.map(Figure::name).join(", ");
+            D::Error::custom(format!(
+                "must be FIGURE > SIZE, such as resident > 2G, with one of {names}"
+            ))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,14 +255,21 @@ mod tests {
         assert_eq!(Config::parse(DEFAULT), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         // Each field is there, as it is or to be taken in.
-        let uncommented = DEFAULT.replace("#token_file", "token_file");
-        let fields = uncommented.lines().filter_map(|line| line.split_once(" = "));
-        let fields: Vec<&str> = fields.map(|(field, _)| field).collect();
+        let (fields, rules) = DEFAULT.split_once("#[[rules]]").expect("rules come last");
+        let fields = fields.lines().filter_map(|line| line.split_once(" = "));
+        let mut fields: Vec<&str> =
+            fields.map(|(field, _)| field.trim_start_matches('#')).collect();
+        fields.push("rules");
         let unknown = toml::from_str::<Config>("nothing = 1").expect_err("it is not known");
         for field in &fields {
             assert!(unknown.message().contains(&format!("`{field}`")), "{field}: {unknown}");
         }
         assert_eq!(fields.len(), unknown.message().matches('`').count() / 2 - 1, "{unknown}");
+        // The rule that is shown is one.
+        let rules = format!("[[rules]]{}", rules.replace("\n#", "\n"));
+        let config: Config = toml::from_str(&rules).expect("it can be taken in");
+        assert_eq!(config.rules[0].to_string(), "freed_not_reclaimed > 524288000");
+        assert_eq!(config.rules[0].only, ["java"]);
     }
 
     #[test]
@@ -196,6 +284,12 @@ mod tests {
             ("interval = \"1ms\"", "interval: must be 100ms"),
             ("listen = \"0.0.0.0:1\"", "needs a token_file"),
             ("top_processes = 5000", "must be 1000 at most"),
+            ("recordings = \"/x\"", "need a token_file"),
+            ("[[rules]]\nwhen = \"resident > 1\"\nfor = \"1s\"\nrecord = \"1s\"", "need a folder"),
+            ("[[rules]]\nwhen = \"resident < 1\"", "line 2: must be FIGURE > SIZE"),
+            ("[[rules]]\nwhen = \"size > 1\"", "line 2: must be FIGURE > SIZE"),
+            ("recording_size = \"big\"", "line 1: must be a size"),
+            ("recordings_kept = 0", "must be 1 at least"),
         ] {
             let error = Config::parse(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");

@@ -3,6 +3,7 @@
 mod config;
 mod http;
 mod own;
+mod recordings;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -11,13 +12,14 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use self::{
     config::Config,
-    http::{Listener, Shared, router},
+    http::{Listener, Order, Shared, router},
     own::Usage,
+    recordings::{Recordings, Refused},
 };
 use super::{
     Common, Failure, Format, Outcome,
@@ -27,8 +29,12 @@ use super::{
 };
 use crate::model::{
     fleet::{Fleet, Limits, Teller},
+    rules::Rules,
     top::Snapshot,
 };
+
+/// Orders that wait at most.
+const ORDERS: usize = 16;
 
 /// Runs for ever and tells Prometheus, and whoever asks by HTTP, what the processes of this machine hold,
 /// what of it they have freed, and what leaves them.
@@ -93,12 +99,23 @@ impl Serve {
         let mut interrupt = catch(SignalKind::interrupt())?;
         let mut reload = catch(SignalKind::hangup())?;
 
+        let mut recordings = Recordings::open(config.recordings()).map_err(|why| anyhow!(why))?;
+        let mut rules = Rules::default();
+        rules.set(config.rules.clone());
+        let (orders, mut ordered) = mpsc::channel(ORDERS);
+
         let mut usage = Usage::new(config.walk_budget);
         let mut teller = Teller::new(limits(&config));
         let nothing = (Arc::new(Fleet::default()), usage.own(&Snapshot::default()));
         let (tell, told) = watch::channel(nothing);
         let (new_token, token) = watch::channel(token);
-        let shared = Shared { snapshots: snapshots.clone(), told, token };
+        let shared = Shared {
+            snapshots: snapshots.clone(),
+            told,
+            token,
+            recordings: recordings.list(),
+            orders,
+        };
         log::info!("listening on {}", listener.name());
         let serving = listener.serve(router(shared.into()));
         tokio::pin!(serving);
@@ -106,14 +123,20 @@ impl Serve {
         loop {
             tokio::select! {
                 _ = &mut serving => unreachable!("it takes connections for ever"),
-                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-                _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(order) = ordered.recv() => obey(&mut recordings, order),
+                () = recordings.one_ends() => {}
                 _ = reload.recv() => match self.reload(&config) {
                     Ok((new, token)) => {
                         teller.set_limits(limits(&new));
                         usage.set_budget(new.walk_budget);
                         walks.send_replace(new.walks());
                         new_token.send_replace(token);
+                        rules.set(new.rules.clone());
+                        if let Err(why) = recordings.set(new.recordings()) {
+                            log::warn!("there are no recordings any more: {why}");
+                        }
                         config = new;
                         log::info!("the configuration was read again");
                     }
@@ -125,11 +148,14 @@ impl Serve {
                         return Err(why.into());
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
+                    record_what_is_due(&mut rules, &mut recordings, &snapshot);
                     let fleet = Arc::new(teller.tell(&snapshot));
                     tell.send_replace((fleet, usage.own(&snapshot)));
                 }
             }
         }
+        recordings.end().await;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Reads the configuration again, and says what of it takes a restart.
@@ -147,6 +173,37 @@ impl Serve {
         }
         Ok((config, token))
     }
+}
+
+/// Does what was asked for by HTTP. Who asked may be gone by now.
+fn obey(recordings: &mut Recordings, order: Order) {
+    match order {
+        Order::Start { id, comm, duration, answer } => {
+            let _ = answer.send(recordings.start(id, &comm, duration, None));
+        }
+        Order::Stop { name, answer } => _ = answer.send(recordings.stop(&name)),
+        Order::Remove { name, answer } => _ = answer.send(recordings.remove(&name)),
+        Order::Open { name, answer } => _ = answer.send(recordings.trace(&name)),
+    }
+}
+
+/// Records the processes of which a rule says so.
+fn record_what_is_due(rules: &mut Rules, recordings: &mut Recordings, snapshot: &Snapshot) {
+    let mut begun = Vec::new();
+    for (id, rule) in rules.due(snapshot) {
+        let process = snapshot.processes.iter().find(|process| process.id == id);
+        let comm = process.map_or("", |process| &process.comm);
+        match recordings.start(id, comm, rule.record, Some(rule.to_string())) {
+            // It is its turn later.
+            Err(Refused::TooMany) => {}
+            Ok(_) | Err(Refused::Already) => begun.push(id),
+            Err(why) => {
+                log::warn!("process {} is not recorded, of which {rule}: {why}", id.tgid);
+                begun.push(id);
+            }
+        }
+    }
+    begun.into_iter().for_each(|id| rules.done(id));
 }
 
 fn catch(kind: SignalKind) -> anyhow::Result<Signal> {

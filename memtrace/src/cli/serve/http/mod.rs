@@ -1,5 +1,7 @@
 //! Takes connections and answers requests, within limits: so many connections, so long for a request.
 
+mod problem;
+mod recordings;
 mod routes;
 mod token;
 
@@ -25,7 +27,10 @@ use tokio::{
     time::timeout,
 };
 
-pub(super) use self::routes::{Shared, router};
+pub(super) use self::{
+    recordings::Order,
+    routes::{Shared, router},
+};
 use super::config::Listen;
 
 /// Connections at one time: others wait in the kernel's queue.

@@ -11,11 +11,15 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::token;
+use super::{
+    problem::Problem,
+    recordings::{self, Order},
+    token,
+};
 use crate::{
-    cli::look,
+    cli::{look, serve::recordings::Recording},
     model::{
         fleet::Fleet,
         report::Report,
@@ -34,10 +38,13 @@ pub(in crate::cli::serve) struct Shared {
     pub(in crate::cli::serve) told: watch::Receiver<(Arc<Fleet>, Own)>,
     /// The token that requests have to bear, if any.
     pub(in crate::cli::serve) token: watch::Receiver<Option<String>>,
+    pub(in crate::cli::serve) recordings: watch::Receiver<Arc<[Recording]>>,
+    /// What is to be done about recordings.
+    pub(in crate::cli::serve) orders: mpsc::Sender<Order>,
 }
 
-type App = State<Arc<Shared>>;
-type Pid = Result<Path<u32>, PathRejection>;
+pub(super) type App = State<Arc<Shared>>;
+pub(super) type Pid = Result<Path<u32>, PathRejection>;
 
 /// Returns all routes.
 pub(in crate::cli::serve) fn router(shared: Arc<Shared>) -> Router {
@@ -47,6 +54,7 @@ pub(in crate::cli::serve) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/processes/{pid}", get(report))
         .route("/api/v1/processes/{pid}/regions", get(regions))
         .route("/api/v1/processes/{pid}/page", get(page))
+        .merge(recordings::routes())
         .layer(middleware::from_fn_with_state(shared.clone(), check_token));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -142,15 +150,16 @@ async fn page(State(shared): App, pid: Pid) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response())
 }
 
-fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
-    let Ok(Path(pid)) = pid else {
-        return Err(Problem(StatusCode::BAD_REQUEST, "a PID is a number".into()));
-    };
+/// Returns a process as it was last read.
+pub(super) fn process(shared: &Shared, pid: Pid) -> Result<Process, Problem> {
+    let Ok(Path(pid)) = pid else { return Err(Problem::bad("a PID is a number")) };
     let snapshot = shared.snapshots.borrow().clone();
     let process = snapshot.processes.iter().find(|process| process.id.tgid == pid);
-    let Some(process) = process else {
-        return Err(Problem::not_found("there is no such process"));
-    };
+    process.cloned().ok_or_else(|| Problem::not_found("there is no such process"))
+}
+
+fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
+    let process = process(shared, pid)?;
     let Some(looked) = &process.looked else {
         return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "it was not walked yet".into()));
     };
@@ -161,24 +170,5 @@ fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
             StatusCode::FORBIDDEN,
             looked.why_not.clone().unwrap_or_else(|| "it cannot be looked at".to_owned()),
         )),
-    }
-}
-
-/// What is wrong, as RFC 9457 has it.
-struct Problem(StatusCode, String);
-
-impl Problem {
-    fn not_found(detail: &str) -> Self {
-        Self(StatusCode::NOT_FOUND, detail.to_owned())
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Self(status, detail) = self;
-        let title = status.canonical_reason().unwrap_or_default();
-        let body = json!({"status": status.as_u16(), "title": title, "detail": detail});
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, kind, body.to_string()).into_response()
     }
 }
