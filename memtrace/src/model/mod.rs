@@ -21,6 +21,7 @@ pub mod report;
 pub mod rules;
 pub mod space;
 pub mod top;
+pub mod watchdog;
 mod window;
 mod wire;
 

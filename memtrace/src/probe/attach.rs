@@ -100,7 +100,7 @@ pub struct Probes {
     pub(super) bpf: Ebpf,
     events: Events,
     pub(super) links: Links,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) evidence: Evidence,
     /// CPUs that were online.
     pub(super) cpus: Vec<usize>,

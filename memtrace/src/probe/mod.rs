@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod cost;
 pub mod facts;
 mod iter;
 pub mod load;

@@ -14,6 +14,8 @@ use crate::model::{
     fleet::{Figures, Fleet, Named, Sums},
     place::Place,
     report::Evidence,
+    top::ProbeTimes,
+    watchdog::{Counts, Shed},
 };
 
 /// What the daemon says of itself.
@@ -37,8 +39,14 @@ pub struct Own {
     pub walks_failed: u64,
     /// The share of a CPU that walks may take.
     pub walk_budget: f64,
+    /// The share of a CPU that the daemon may take.
+    pub budget: f64,
+    /// What is left out, since it took more.
+    pub shed: Shed,
     /// Address spaces that could not be counted since the table was full.
     pub untracked: u64,
+    /// How long the probes ran.
+    pub probes: Arc<ProbeTimes>,
 }
 
 /// The forms that the text has.
@@ -194,7 +202,10 @@ impl Told {
             walks,
             walks_failed,
             walk_budget,
+            budget,
+            shed,
             untracked,
+            probes,
         } = &self.own;
         let evidence = evidence.map_or("none", Evidence::name);
         let mut info = encoder.encode_descriptor(
@@ -239,14 +250,62 @@ impl Told {
         )?;
         ConstGauge::new(signed(*open_fds)).encode(metric)?;
         let ratio = Unit::Other("ratio".to_owned());
-        let metric = encoder.encode_descriptor(
-            "walk_budget",
-            "The part of a CPU that walks may take",
-            Some(&ratio),
+        for (name, help, value) in [
+            ("walk_budget", "The part of a CPU that walks may take", *walk_budget),
+            ("budget", "The part of a CPU that memtrace may take", *budget),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, Some(&ratio), MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "shed",
+            "1 for what is left out since memtrace took more than its budget",
+            None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(*walk_budget).encode(metric)
+        for (what, is_left_out) in [
+            ("walks", shed.walks),
+            ("frames", shed.counts >= Counts::NoFrames),
+            ("counts", shed.counts >= Counts::Nothing),
+        ] {
+            let value = ConstGauge::new(i64::from(is_left_out));
+            value.encode(family.encode_family(&[("what", what)])?)?;
+        }
+        probe_times(encoder, probes)
     }
+}
+
+/// Says how long the probes ran, where the kernel measured it.
+fn probe_times(mut encoder: DescriptorEncoder, probes: &ProbeTimes) -> fmt::Result {
+    if probes.measured_ns == 0 {
+        return Ok(());
+    }
+    let seconds = Some(Unit::Seconds);
+    let in_seconds = |ns: u64| ConstCounter::new(ns as f64 / 1e9);
+    let metric = encoder.encode_descriptor(
+        "probe_measured",
+        "Time during which the kernel measured how long probes run",
+        seconds.as_ref(),
+        MetricType::Counter,
+    )?;
+    in_seconds(probes.measured_ns).encode(metric)?;
+    let mut family = encoder.encode_descriptor(
+        "probe_run",
+        "How long probes ran while that was measured",
+        seconds.as_ref(),
+        MetricType::Counter,
+    )?;
+    for runs in &probes.programs {
+        let labels = [("program", runs.program)];
+        in_seconds(runs.time_ns).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "How often probes ran while that was measured";
+    let mut family = encoder.encode_descriptor("probe_runs", help, None, MetricType::Counter)?;
+    for runs in &probes.programs {
+        let labels = [("program", runs.program)];
+        ConstCounter::new(runs.times).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn groups(fleet: &Fleet) -> [Group<'_>; 5] {

@@ -1,6 +1,7 @@
 //! The daemon as its users meet it. Needs root; counts every process of the machine for a moment, and walks
 //! a program of its own.
 
+mod budget;
 mod daemon;
 mod prometheus;
 mod recordings;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         rooted("a_process_is_recorded_by_rule", recordings::by_rule),
         rooted("a_killed_daemon_leaves_whole_recordings", recordings::killed),
         rooted("nothing_is_recorded_where_there_is_no_room", recordings::full_disk),
+        rooted("more_is_left_out_until_the_budget_is_kept", budget::is_kept),
+        rooted("it_is_measured_how_long_probes_run", budget::probes_are_measured),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];

@@ -1,6 +1,7 @@
 //! Gathers what the live view and the daemon show, on a thread that owns the model. Snapshots go out,
 //! wishes come in; only the newest of each counts, and nobody waits for anybody.
 
+mod stopwatch;
 mod workers;
 
 use std::{future, sync::Arc, thread, time::Duration};
@@ -11,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use self::workers::Walker;
+use self::{stopwatch::Stopwatch, workers::Walker};
 use super::{
     Level,
     machine::{Machine, now_ns},
@@ -21,6 +22,7 @@ use crate::{
     model::{
         machine::{Reading, process_rows},
         top::{Budget, Counting, Id, Look, Processes, Snapshot, Walkable, Wish},
+        watchdog::Counts,
     },
     probe::attach::Probes,
     source::procfs::Table,
@@ -41,6 +43,8 @@ pub(super) struct Plan {
     pub(super) machine: bool,
     /// What may be walked without being asked for.
     pub(super) walks: WalkPlan,
+    /// Whether it is measured how long the probes run.
+    pub(super) measures_probes: bool,
 }
 
 /// What may be walked without being asked for.
@@ -66,6 +70,8 @@ pub(super) struct Gatherer {
     pub(super) wishes: watch::Sender<Wish>,
     /// What may be walked from now on.
     pub(super) walks: watch::Sender<WalkPlan>,
+    /// What is counted from now on.
+    pub(super) counts: watch::Sender<Counts>,
     /// Why nothing is gathered any more.
     pub(super) ended: oneshot::Receiver<Error>,
 }
@@ -73,11 +79,12 @@ pub(super) struct Gatherer {
 impl Gatherer {
     /// Starts to gather.
     pub(super) fn start(plan: Plan) -> Result<Self> {
-        let Plan { pids, every, counts, evidence, machine, walks } = plan;
+        let Plan { pids, every, counts, evidence, machine, walks, measures_probes } = plan;
         let table = Table::new(pids);
         let (publish, snapshots) = watch::channel(Arc::default());
         let (wishes, wished) = watch::channel(Wish::default());
         let (replan, replanned) = watch::channel(walks.clone());
+        let (recount, recounted) = watch::channel(Counts::default());
         let (end, ended) = oneshot::channel();
         let attached = if counts { Some(workers::attach(evidence)?) } else { None };
         let mut state = State {
@@ -88,6 +95,8 @@ impl Gatherer {
             walking: None,
             budget: walks.budget(),
             books: None,
+            stopwatch: Stopwatch::new(measures_probes),
+            counts: recounted.clone(),
             wish: Wish::default(),
             interval_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
             read_ns: now_ns()?,
@@ -97,8 +106,9 @@ impl Gatherer {
             state.processes.count_nothing("--no-probes was asked for".to_owned());
         }
         let work = move || {
-            let gathered = runtime()
-                .and_then(|r| r.block_on(state.gather(every, wished, replanned, attached)));
+            let gathered = runtime().and_then(|r| {
+                r.block_on(state.gather(every, wished, replanned, recounted, attached))
+            });
             if let Err(error) = gathered {
                 // Whoever shows has ended already otherwise.
                 let _ = end.send(error);
@@ -106,7 +116,7 @@ impl Gatherer {
         };
         let thread = thread::Builder::new().name("gather".to_owned());
         thread.spawn(work).context("cannot start a thread")?;
-        Ok(Self { snapshots, wishes, walks: replan, ended })
+        Ok(Self { snapshots, wishes, walks: replan, counts: recount, ended })
     }
 }
 
@@ -119,6 +129,9 @@ struct State {
     walking: Option<Id>,
     budget: Budget,
     books: Option<Books>,
+    stopwatch: Stopwatch,
+    /// What is counted.
+    counts: watch::Receiver<Counts>,
     wish: Wish,
     interval_ns: u64,
     read_ns: u64,
@@ -139,6 +152,7 @@ impl State {
         every: Duration,
         mut wished: watch::Receiver<Wish>,
         mut replanned: watch::Receiver<WalkPlan>,
+        mut recounted: watch::Receiver<Counts>,
         mut attached: Option<oneshot::Receiver<Result<Probes, String>>>,
     ) -> Result<()> {
         let mut tick = interval(every);
@@ -165,6 +179,12 @@ impl State {
                     self.budget.set_share(share);
                     self.budget.set_walkable(walkable);
                 }
+                changed = recounted.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.count_less()?;
+                }
                 found = self.walker.found.recv() => {
                     let look = found.context("the thread that walks ended")?;
                     self.walked(look)?;
@@ -187,6 +207,7 @@ impl State {
         if let Some(Books { probes, before, before_ns }) = &mut self.books {
             let reading = probes.machine()?;
             let now = now_ns()?;
+            self.processes.time_probes(self.stopwatch.read(now, probes)?);
             let evidence = probes.evidence();
             let rows = match &mut self.machine {
                 None => process_rows(&reading, before, evidence),
@@ -210,8 +231,24 @@ impl State {
             Ok(probes) => {
                 let before = probes.machine()?;
                 self.books = Some(Books { probes, before, before_ns: now_ns()? });
+                self.count_less()?;
             }
             Err(why) => self.processes.count_nothing(why),
+        }
+        Ok(())
+    }
+
+    /// Stops to count what is not to be counted any more.
+    fn count_less(&mut self) -> Result<()> {
+        let counts = *self.counts.borrow();
+        match (counts, &mut self.books) {
+            (Counts::NoFrames, Some(books)) => books.probes.leave_frames_out()?,
+            (Counts::Nothing, Some(_)) => {
+                self.books = None;
+                let why = "memtrace took more of a CPU than its budget".to_owned();
+                self.processes.count_nothing(why);
+            }
+            (Counts::All, _) | (_, None) => {}
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::{
     model::{
         rules::{Figure, Rule},
         top::Walkable,
+        watchdog::Shed,
     },
 };
 
@@ -28,6 +29,13 @@ pub(super) struct Config {
     /// What is counted rests on it; the most that the kernel gives when none is named.
     #[serde(deserialize_with = "level")]
     pub(super) evidence: Option<Level>,
+    /// The part of a CPU that the daemon may take, in millionths, on average over a time.
+    #[serde(deserialize_with = "share")]
+    pub(super) budget: u32,
+    #[serde(deserialize_with = "time")]
+    pub(super) budget_over: Duration,
+    /// Whether it is measured how long the probes run.
+    pub(super) measure_probes: bool,
     /// The part of a CPU that walks may take, in millionths.
     #[serde(deserialize_with = "share")]
     pub(super) walk_budget: u32,
@@ -70,6 +78,9 @@ impl Default for Config {
             token_file: None,
             interval: Duration::from_secs(10),
             evidence: None,
+            budget: 20_000,
+            budget_over: Duration::from_secs(60),
+            measure_probes: false,
             walk_budget: 5000,
             walk_only: Vec::new(),
             walk_never: Vec::new(),
@@ -142,6 +153,17 @@ impl Config {
     pub(super) fn walks(&self) -> WalkPlan {
         let walkable = Walkable { only: self.walk_only.clone(), never: self.walk_never.clone() };
         WalkPlan { share: self.walk_budget, walkable }
+    }
+
+    /// Returns what may be walked when something is left out.
+    pub(super) fn walks_but(&self, shed: Shed) -> WalkPlan {
+        let walks = self.walks();
+        if shed.walks { WalkPlan { share: 0, ..walks } } else { walks }
+    }
+
+    /// Returns the time over which the budget is, ns.
+    pub(super) fn budget_over_ns(&self) -> u64 {
+        u64::try_from(self.budget_over.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Returns how recordings are made, if they are.

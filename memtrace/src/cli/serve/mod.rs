@@ -18,7 +18,7 @@ use tokio::{
 use self::{
     config::Config,
     http::{Listener, Order, Shared, router},
-    own::Usage,
+    own::{Limited, Usage, own},
     recordings::{Recordings, Refused},
 };
 use super::{
@@ -30,7 +30,8 @@ use super::{
 use crate::model::{
     fleet::{Fleet, Limits, Teller},
     rules::Rules,
-    top::Snapshot,
+    top::{Counting, Snapshot},
+    watchdog::{Counts, Shed, Watchdog},
 };
 
 /// Orders that wait at most.
@@ -87,14 +88,16 @@ impl Serve {
     async fn serve(&self, config: Config, token: Option<String>) -> Outcome {
         let listener = Listener::open(&config.listen).await?;
         // Nobody points at a process.
-        let Gatherer { mut snapshots, wishes: _wishes, walks, ended } = Gatherer::start(Plan {
-            pids: Vec::new(),
-            every: config.interval,
-            counts: true,
-            evidence: config.evidence,
-            machine: true,
-            walks: config.walks(),
-        })?;
+        let Gatherer { mut snapshots, wishes: _wishes, walks, counts, ended } =
+            Gatherer::start(Plan {
+                pids: Vec::new(),
+                every: config.interval,
+                counts: true,
+                evidence: config.evidence,
+                machine: true,
+                walks: config.walks(),
+                measures_probes: config.measure_probes,
+            })?;
         let mut terminate = catch(SignalKind::terminate())?;
         let mut interrupt = catch(SignalKind::interrupt())?;
         let mut reload = catch(SignalKind::hangup())?;
@@ -104,9 +107,11 @@ impl Serve {
         rules.set(config.rules.clone());
         let (orders, mut ordered) = mpsc::channel(ORDERS);
 
-        let mut usage = Usage::new(config.walk_budget);
+        let mut usage = Usage::default();
+        let mut watchdog = Watchdog::new(config.budget, config.budget_over_ns());
         let mut teller = Teller::new(limits(&config));
-        let nothing = (Arc::new(Fleet::default()), usage.own(&Snapshot::default()));
+        let nothing = own(&Snapshot::default(), &limited(&config, watchdog.shed()));
+        let nothing = (Arc::new(Fleet::default()), nothing);
         let (tell, told) = watch::channel(nothing);
         let (new_token, token) = watch::channel(token);
         let shared = Shared {
@@ -130,8 +135,8 @@ impl Serve {
                 _ = reload.recv() => match self.reload(&config) {
                     Ok((new, token)) => {
                         teller.set_limits(limits(&new));
-                        usage.set_budget(new.walk_budget);
-                        walks.send_replace(new.walks());
+                        watchdog.set(new.budget, new.budget_over_ns());
+                        walks.send_replace(new.walks_but(watchdog.shed()));
                         new_token.send_replace(token);
                         rules.set(new.rules.clone());
                         if let Err(why) = recordings.set(new.recordings()) {
@@ -149,8 +154,19 @@ impl Serve {
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
                     record_what_is_due(&mut rules, &mut recordings, &snapshot);
+                    let cpu_ns = usage.cpu_ns(&snapshot);
+                    // To attach the probes takes what it takes.
+                    if snapshot.counting != Counting::Starting
+                        && let Some(took) = watchdog.take(snapshot.time_ns, cpu_ns)
+                    {
+                        let shed = watchdog.shed();
+                        log::warn!("{}", left_out(took, shed));
+                        walks.send_replace(config.walks_but(shed));
+                        counts.send_replace(shed.counts);
+                    }
                     let fleet = Arc::new(teller.tell(&snapshot));
-                    tell.send_replace((fleet, usage.own(&snapshot)));
+                    let own = own(&snapshot, &limited(&config, watchdog.shed()));
+                    tell.send_replace((fleet, own));
                 }
             }
         }
@@ -166,6 +182,7 @@ impl Serve {
             ("listen", config.listen != before.listen),
             ("interval", config.interval != before.interval),
             ("evidence", config.evidence != before.evidence),
+            ("measure_probes", config.measure_probes != before.measure_probes),
         ] {
             if changed {
                 log::warn!("{field} changes when memtrace is started again");
@@ -173,6 +190,18 @@ impl Serve {
         }
         Ok((config, token))
     }
+}
+
+/// Says what is left out by now.
+fn left_out(took: u64, shed: Shed) -> String {
+    let what = match (shed.walks, shed.counts) {
+        (false, Counts::All) => "nothing is left out any more",
+        (true, Counts::All) => "no heap is walked for a while",
+        (false, Counts::NoFrames) => "heaps are walked again, frames are not counted",
+        (true, Counts::NoFrames) => "frames are not counted until it is started again",
+        (_, Counts::Nothing) => "nothing is counted until it is started again",
+    };
+    format!("memtrace took {:.2} % of a CPU: {what}", took as f64 / 10_000.0)
 }
 
 /// Does what was asked for by HTTP. Who asked may be gone by now.
@@ -208,6 +237,10 @@ fn record_what_is_due(rules: &mut Rules, recordings: &mut Recordings, snapshot: 
 
 fn catch(kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("cannot catch signals")
+}
+
+const fn limited(config: &Config, shed: Shed) -> Limited {
+    Limited { budget: config.budget, walk_budget: config.walk_budget, shed }
 }
 
 const fn limits(config: &Config) -> Limits {

@@ -76,6 +76,7 @@ impl Top {
             evidence: None,
             machine: false,
             walks: WalkPlan { share: WALK_SHARE, ..WalkPlan::default() },
+            measures_probes: false,
         })?;
         runtime()?.block_on(show(gatherer))?;
         Ok(ExitCode::SUCCESS)
@@ -83,8 +84,8 @@ impl Top {
 }
 
 async fn show(gatherer: Gatherer) -> anyhow::Result<()> {
-    // Nobody plans walks anew.
-    let Gatherer { mut snapshots, wishes, walks: _plan, ended } = gatherer;
+    // Nobody plans anew.
+    let Gatherer { mut snapshots, wishes, walks: _walks, counts: _counts, ended } = gatherer;
     let mut ends = [
         catch(SignalKind::terminate())?,
         catch(SignalKind::interrupt())?,

@@ -147,7 +147,14 @@ impl Teller {
         others.left = self.processes.others(&grown, counted);
 
         let (cgroups, other_cgroups) = self.cgroups(snapshot, &grown);
-        Fleet { time_ns: *time_ns, all, processes: named, others, cgroups, other_cgroups }
+        let (time_ns, processes) = (*time_ns, named);
+        let mut fleet = Fleet { time_ns, all, processes, others, cgroups, other_cgroups };
+        if machine.is_none() {
+            // A sum that does not go on looks as if nothing left any more.
+            let sums = [&mut fleet.all, &mut fleet.others, &mut fleet.other_cgroups];
+            sums.into_iter().for_each(|figures| figures.left.clear());
+        }
+        fleet
     }
 
     fn cgroups(
@@ -245,10 +252,8 @@ impl Sums {
     }
 
     fn plus(self, other: Self) -> Self {
-        let freed = match (self.freed, other.freed) {
-            (None, None) => None,
-            (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
-        };
+        // What is not counted any more has no sum.
+        let freed = self.freed.zip(other.freed).map(|(one, other)| one.saturating_add(other));
         Self {
             operations: self.operations.saturating_add(other.operations),
             zapped: self.zapped.saturating_add(other.zapped),
@@ -295,7 +300,8 @@ fn grown(
 
 fn raise(sums: &mut BTreeMap<&'static str, Sums>, by: &BTreeMap<&'static str, Sums>) {
     for (path, more) in by {
-        let sum = sums.entry(path).or_default();
+        let none = Sums { freed: more.freed.map(|_| 0), ..Sums::default() };
+        let sum = sums.entry(path).or_insert(none);
         *sum = sum.plus(*more);
     }
 }

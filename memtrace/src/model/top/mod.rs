@@ -153,6 +153,35 @@ pub struct Snapshot {
     pub walks: Walks,
     /// What left every process, where somebody asked and it is counted.
     pub machine: Option<Arc<MachineReport>>,
+    /// What the probes took.
+    pub probes: Arc<ProbeTimes>,
+}
+
+/// How long the probes ran, as far as the kernel measured it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeTimes {
+    /// For how long it measured, ns.
+    pub measured_ns: u64,
+    /// Each program.
+    pub programs: Vec<ProgramRuns>,
+}
+
+/// How often a program ran and how long it took, as far as that was measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Runs.
+    pub times: u64,
+    /// All of them together, ns.
+    pub time_ns: u64,
+}
+
+impl ProbeTimes {
+    /// Returns what all of them took, ns.
+    pub fn time_ns(&self) -> u64 {
+        self.programs.iter().map(|runs| runs.time_ns).sum()
+    }
 }
 
 /// What walks took since gathering began.

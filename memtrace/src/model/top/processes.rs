@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Counting, Done, Id, Looked, Point, Process, Reading, Snapshot, Walks};
+use super::{Counting, Done, Id, Looked, Point, ProbeTimes, Process, Reading, Snapshot, Walks};
 use crate::model::{
     machine::{MachineReport, Row},
     report::ProcessReport,
@@ -37,6 +37,7 @@ pub struct Processes {
     counting: Counting,
     machine: Option<Arc<MachineReport>>,
     walks: Walks,
+    probes: Arc<ProbeTimes>,
 }
 
 /// What is kept of a process and not shown as it is.
@@ -89,7 +90,16 @@ impl Processes {
 
     /// Says that nothing is counted, and why.
     pub fn count_nothing(&mut self, why: String) {
+        for process in &mut self.shown {
+            (process.left, process.reclaimed_per_s) = (None, None);
+        }
+        self.machine = None;
         self.counting = Counting::Off(why);
+    }
+
+    /// Takes how long the probes ran.
+    pub fn time_probes(&mut self, times: ProbeTimes) {
+        self.probes = Arc::new(times);
     }
 
     /// Takes what a walk found. A process that is gone meanwhile is forgotten already.
@@ -130,6 +140,7 @@ impl Processes {
             counting: self.counting.clone(),
             walks: self.walks,
             machine: self.machine.clone(),
+            probes: self.probes.clone(),
         }
     }
 }
