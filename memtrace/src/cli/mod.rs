@@ -2,6 +2,7 @@
 
 mod attach;
 mod classes;
+mod connect;
 mod core;
 mod diff;
 mod doctor;

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Common, Format, Outcome,
     attach::{Processes, check_processes, stop},
+    connect::{Connect, Daemon, Problem, explain},
     core, duration,
     failure::Failure,
     look::{self, Look, Walks, Wanted},
@@ -27,21 +28,23 @@ use crate::{
 pub(super) struct Report {
     /// Stops each process while its heaps are walked (for a third of a second per GiB), so that the
     /// figures are exact. Its system calls that wait may return early (EINTR).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "connect")]
     exact: bool,
     /// Looks at every process of the machine; those that hold the most free memory come first.
     #[arg(long, conflicts_with = "pids")]
     all: bool,
     /// Looks again and again, each time after so long, until Ctrl-C or the exit of all.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "connect")]
     watch: Option<Duration>,
     /// Tells memory that is not touched for so long, too. It is cold, not known to be free. Each page
     /// that is touched costs the process a little once.
-    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "watch")]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with_all = ["watch", "connect"])]
     cold: Option<Duration>,
     /// Looks at what a core file holds instead: of a process that ended, or that `gcore` wrote down.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "exact", "all", "watch", "cold"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "exact", "all", "watch", "cold", "connect"])]
     core: Option<PathBuf>,
+    #[command(flatten)]
+    connect: Connect,
     /// The processes.
     #[arg(required_unless_present_any = ["all", "core"], value_name = "PID")]
     pids: Vec<u32>,
@@ -60,6 +63,9 @@ impl Report {
                 "a page is one look, --watch makes many".to_owned(),
                 "leave --watch out, or take --format text or json",
             ));
+        }
+        if let Some(daemon) = self.connect.daemon()? {
+            return self.ask(&daemon, common);
         }
         // What stands still waits for the walk.
         if !self.exact {
@@ -91,6 +97,33 @@ impl Report {
                 seen = true;
             }
         })
+    }
+
+    /// Reports what a daemon found.
+    fn ask(&self, daemon: &Daemon, common: &Common) -> Outcome {
+        let mut output = Output::open(common, Stream::Stdout)?;
+        let report = runtime()?.block_on(async {
+            let pids = if self.all {
+                let walked = daemon.listing().await?.processes.into_iter();
+                walked.filter(|process| process.live.is_some()).map(|one| one.tgid).collect()
+            } else {
+                self.pids.clone()
+            };
+            let mut whole: Option<Looked> = None;
+            for pid in pids {
+                match daemon.report(pid).await {
+                    Ok(report) => match &mut whole {
+                        None => whole = Some(report),
+                        Some(whole) => whole.processes.extend(report.processes),
+                    },
+                    Err(error) if self.all && error.is::<Problem>() => {}
+                    Err(error) => return Err(error.context(format!("process {pid}"))),
+                }
+            }
+            whole.context("the daemon has walked nothing yet")
+        });
+        output.write(&report.map_err(explain)?)?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Returns the report, `located` with where pages are, and how many of the processes were gone.

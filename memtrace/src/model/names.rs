@@ -23,10 +23,10 @@ pub fn interned<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
 }
 
 /// Reads figures by name.
-pub fn interned_keys<'de, D: Deserializer<'de>>(
+pub fn interned_keys<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     from: D,
-) -> Result<BTreeMap<&'static str, u64>, D::Error> {
-    let read = BTreeMap::<String, u64>::deserialize(from)?;
+) -> Result<BTreeMap<Name, V>, D::Error> {
+    let read = BTreeMap::<String, V>::deserialize(from)?;
     let named = read.into_iter().map(|(name, figure)| Some((intern(&name)?, figure)));
     named.collect::<Option<_>>().ok_or_else(|| D::Error::custom("too many names"))
 }

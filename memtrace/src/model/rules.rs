@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    time::Duration,
 };
 
 use super::top::{Id, Process, Snapshot};
@@ -17,9 +16,9 @@ pub struct Rule {
     /// It has to be above this: bytes, or what happens a second.
     pub above: u64,
     /// For so long.
-    pub lasts: Duration,
+    pub lasts_ns: u64,
     /// Then the process is recorded for so long.
-    pub record: Duration,
+    pub record_ns: u64,
     /// Names of the processes that it is about; all where none is named.
     pub only: Vec<String>,
 }
@@ -110,8 +109,8 @@ impl Rules {
         self.done.retain(|key| met.contains_key(key));
         self.met = met;
         let is_due = |(&(at, id), &since_ns): (&Key, &u64)| {
-            let lasts = u64::try_from(self.rules[at].lasts.as_nanos()).unwrap_or(u64::MAX);
-            let is_due = now.saturating_sub(since_ns) >= lasts && !self.done.contains(&(at, id));
+            let has_lasted = now.saturating_sub(since_ns) >= self.rules[at].lasts_ns;
+            let is_due = has_lasted && !self.done.contains(&(at, id));
             is_due.then_some((at, id))
         };
         let mut due: Vec<Key> = self.met.iter().filter_map(is_due).collect();
@@ -136,8 +135,8 @@ mod tests {
         Rule {
             figure: Figure::Resident,
             above,
-            lasts: Duration::from_secs(60),
-            record: Duration::from_secs(30),
+            lasts_ns: 60 * SECOND,
+            record_ns: 30 * SECOND,
             only: only.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
@@ -193,7 +192,7 @@ mod tests {
     fn what_is_not_known_meets_no_rule() {
         let mut rules = Rules::default();
         let freed = Rule { figure: Figure::FreedNotReclaimed, above: 0, ..rule(0, &[]) };
-        rules.set(vec![Rule { lasts: Duration::ZERO, ..freed }]);
+        rules.set(vec![Rule { lasts_ns: 0, ..freed }]);
         assert_eq!(due(&mut rules, &at(0, &[(1, 200)])), NONE);
     }
 

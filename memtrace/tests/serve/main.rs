@@ -2,9 +2,16 @@
 //! a program of its own.
 
 mod budget;
+mod connect;
 mod daemon;
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../run/program.rs"]
+mod program;
 mod prometheus;
 mod recordings;
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../run/terminal.rs"]
+mod terminal;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]
 mod trial;
@@ -36,6 +43,14 @@ fn main() -> ExitCode {
         rooted("nothing_is_recorded_where_there_is_no_room", recordings::full_disk),
         rooted("more_is_left_out_until_the_budget_is_kept", budget::is_kept),
         rooted("it_is_measured_how_long_probes_run", budget::probes_are_measured),
+        rooted("a_report_is_asked_of_the_daemon", connect::report),
+        Trial::ignorable_test("the_live_view_is_asked_of_the_daemon", || {
+            if nix::unistd::geteuid().is_root() {
+                connect::top()
+            } else {
+                Ok(Completion::ignored_with("needs root"))
+            }
+        }),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];

@@ -1,6 +1,7 @@
 //! Gathers what the live view and the daemon show, on a thread that owns the model. Snapshots go out,
 //! wishes come in; only the newest of each counts, and nobody waits for anybody.
 
+mod remote;
 mod stopwatch;
 mod workers;
 
@@ -12,9 +13,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use self::{stopwatch::Stopwatch, workers::Walker};
+use self::{remote::Remote, stopwatch::Stopwatch, workers::Walker};
 use super::{
     Level,
+    connect::Daemon,
     machine::{Machine, now_ns},
     runtime,
 };
@@ -105,19 +107,36 @@ impl Gatherer {
         if !counts {
             state.processes.count_nothing("--no-probes was asked for".to_owned());
         }
-        let work = move || {
-            let gathered = runtime().and_then(|r| {
-                r.block_on(state.gather(every, wished, replanned, recounted, attached))
-            });
-            if let Err(error) = gathered {
-                // Whoever shows has ended already otherwise.
-                let _ = end.send(error);
-            }
-        };
-        let thread = thread::Builder::new().name("gather".to_owned());
-        thread.spawn(work).context("cannot start a thread")?;
+        spawn(end, move || state.gather(every, wished, replanned, recounted, attached))?;
         Ok(Self { snapshots, wishes, walks: replan, counts: recount, ended })
     }
+
+    /// Asks a daemon, which decides itself what it walks and counts.
+    pub(super) fn connect(daemon: Daemon, every: Duration, pids: Vec<u32>) -> Result<Self> {
+        let (publish, snapshots) = watch::channel(Arc::default());
+        let (wishes, wished) = watch::channel(Wish::default());
+        let (end, ended) = oneshot::channel();
+        let remote = Remote::new(daemon, every, pids, publish);
+        spawn(end, move || remote.gather(wished))?;
+        let (walks, counts) = (watch::Sender::default(), watch::Sender::default());
+        Ok(Self { snapshots, wishes, walks, counts, ended })
+    }
+}
+
+/// Does it on a thread of its own, and says why it ended.
+fn spawn<F: Future<Output = Result<()>>>(
+    end: oneshot::Sender<Error>,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> Result<()> {
+    let work = move || {
+        if let Err(error) = runtime().and_then(|runtime| runtime.block_on(work())) {
+            // Whoever shows has ended already otherwise.
+            let _ = end.send(error);
+        }
+    };
+    let thread = thread::Builder::new().name("gather".to_owned());
+    thread.spawn(work).context("cannot start a thread")?;
+    Ok(())
 }
 
 struct State {

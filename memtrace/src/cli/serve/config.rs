@@ -1,6 +1,11 @@
 //! The configuration of the daemon: TOML, with a default for everything.
 
-use std::{fs, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -61,11 +66,34 @@ pub(super) struct Config {
 
 /// Where requests come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Listen {
+pub(in crate::cli) enum Listen {
     /// An address and a port.
     Tcp(std::net::SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').parse();
+        address
+            .map(Self::Tcp)
+            .map_err(|_| "must be ADDRESS:PORT, such as 127.0.0.1:9477, or unix:PATH".to_owned())
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What is the case where nothing is configured, for people to start from.
@@ -163,7 +191,7 @@ impl Config {
 
     /// Returns the time over which the budget is, ns.
     pub(super) fn budget_over_ns(&self) -> u64 {
-        u64::try_from(self.budget_over.as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.budget_over)
     }
 
     /// Returns how recordings are made, if they are.
@@ -174,30 +202,26 @@ impl Config {
 
     /// Returns the token that requests have to bear, if one is configured.
     pub(super) fn token(&self) -> Result<Option<String>, Failure> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        let text = fs::read_to_string(path).map_err(|error| {
-            Failure::unread(path, &error, "write one line of random text to it")
-        })?;
-        let token = text.trim();
-        if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let error = anyhow!("{} has no token", path.display());
-            let hint = "it must be 16 visible ASCII characters at least: `openssl rand -hex 32`";
-            return Err(Failure::new(Failure::USAGE, error, hint));
-        }
-        Ok(Some(token.to_owned()))
+        self.token_file.as_deref().map(read_token).transpose()
     }
+}
+
+/// Reads a file with a token.
+pub(in crate::cli) fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::unread(path, &error, "write one line of random text to it"))?;
+    let token = text.trim();
+    if token.len() < 16 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let error = anyhow!("{} has no token", path.display());
+        let hint = "it must be 16 visible ASCII characters at least: `openssl rand -hex 32`";
+        return Err(Failure::new(Failure::USAGE, error, hint));
+    }
+    Ok(token.to_owned())
 }
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        let address = text.parse().map(Self::Tcp);
-        address.map_err(|_| {
-            D::Error::custom("must be ADDRESS:PORT, such as 127.0.0.1:9477, or unix:PATH")
-        })
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -228,6 +252,10 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     parse_size(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A rule as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -244,12 +272,9 @@ struct Written {
 
 fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
     let written = Vec::<Written>::deserialize(deserializer)?;
-    let rule = |Written { when: (figure, above), lasts, record, only }| Rule {
-        figure,
-        above,
-        lasts,
-        record,
-        only,
+    let rule = |Written { when: (figure, above), lasts, record, only }| {
+        let [lasts_ns, record_ns] = [lasts, record].map(nanoseconds);
+        Rule { figure, above, lasts_ns, record_ns, only }
     };
     Ok(written.into_iter().map(rule).collect())
 }

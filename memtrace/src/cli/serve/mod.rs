@@ -5,7 +5,7 @@ mod http;
 mod own;
 mod recordings;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -15,6 +15,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+pub(super) use self::config::{Listen, read_token};
 use self::{
     config::Config,
     http::{Listener, Order, Shared, router},
@@ -222,7 +223,8 @@ fn record_what_is_due(rules: &mut Rules, recordings: &mut Recordings, snapshot: 
     for (id, rule) in rules.due(snapshot) {
         let process = snapshot.processes.iter().find(|process| process.id == id);
         let comm = process.map_or("", |process| &process.comm);
-        match recordings.start(id, comm, rule.record, Some(rule.to_string())) {
+        let duration = Duration::from_nanos(rule.record_ns);
+        match recordings.start(id, comm, duration, Some(rule.to_string())) {
             // It is its turn later.
             Err(Refused::TooMany) => {}
             Ok(_) | Err(Refused::Already) => begun.push(id),

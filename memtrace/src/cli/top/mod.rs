@@ -21,6 +21,7 @@ use self::terminal::Terminal;
 use super::{
     Common, Failure, Format, Outcome,
     attach::check_processes,
+    connect::{Connect, explain},
     duration,
     gather::{Gatherer, Plan, WalkPlan},
     runtime,
@@ -36,8 +37,10 @@ pub(super) struct Top {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     interval: Duration,
     /// Attaches no probe: what the kernel gets back is not counted.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "connect")]
     no_probes: bool,
+    #[command(flatten)]
+    connect: Connect,
     /// Only these processes, instead of all.
     #[arg(value_name = "PID")]
     pids: Vec<u32>,
@@ -60,6 +63,13 @@ impl Top {
                 "top needs a terminal to show something on and to read keys from".to_owned(),
                 "`memtrace report --all` writes the same figures once",
             ));
+        }
+        if let Some(daemon) = self.connect.daemon()? {
+            // A daemon that is not there is told before the terminal is taken.
+            runtime()?.block_on(daemon.listing()).map_err(explain)?;
+            let gatherer = Gatherer::connect(daemon, self.interval, self.pids)?;
+            runtime()?.block_on(show(gatherer))?;
+            return Ok(ExitCode::SUCCESS);
         }
         let (found, _) = check_processes(&self.pids, |_| Ok(()))?;
         if found.is_empty() && !self.pids.is_empty() {

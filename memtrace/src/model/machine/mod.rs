@@ -6,7 +6,7 @@ mod rows;
 use std::collections::{BTreeMap, HashMap};
 
 use memtrace_common::{Ledger, Owner, PATHS, Sum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::rows::{machine_report, process_rows};
 use super::report::{Evidence, Host};
@@ -100,7 +100,8 @@ pub struct Row {
 }
 
 /// What left, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Left {
     /// Operations that detached pages. Reclaim is not counted in operations.
     pub operations: u64,

@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::model::names::{Name, interned, interned_keys};
 
 /// What one allocator holds, bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AllocatorReport {
     /// Its name.
-    pub name: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub name: Name,
     /// Its version, as far as it is known.
     pub version: Option<String>,
     /// `walked`, or `lower_bound` when part of what it holds free could not be looked at.
-    pub evidence: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub evidence: Name,
     /// What it has from the kernel.
     pub system: u64,
     /// What the program has from it, its own books included.
     pub in_use: u64,
     /// What it holds free, by its own classes.
-    pub free: BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "interned_keys")]
+    pub free: BTreeMap<Name, u64>,
     /// What was not understood: it changed while it was read, or is damaged.
     pub unknown: u64,
     /// Times that the walk had to look for the next place that makes sense.
@@ -34,13 +40,15 @@ pub struct AllocatorReport {
     /// Free resident bytes that stay after a trim, by why.
     pub remains: Option<Remains>,
     /// What it is set to, in its own words.
-    pub settings: BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "interned_keys")]
+    pub settings: BTreeMap<Name, u64>,
     /// Its arenas, the first one first.
     pub arenas: Vec<ArenaReport>,
 }
 
 /// Free resident bytes that stay after a trim, by why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Remains {
     /// On pages of which a part is in use.
     pub partly_used: u64,
@@ -57,7 +65,8 @@ pub struct Remains {
 }
 
 /// One arena, bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ArenaReport {
     /// Where it is, hexadecimal.
     pub address: String,

@@ -1,9 +1,10 @@
 //! How frames came to a process, and what became of those that it gave up.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Page faults.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Faults {
     /// Without I/O.
     pub minor: Option<u64>,
@@ -18,7 +19,8 @@ pub struct Faults {
 }
 
 /// Zeroed frames by what they are for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ZeroedByKind {
     /// Pages of anonymous memory.
     pub anon: Option<u64>,
@@ -29,7 +31,8 @@ pub struct ZeroedByKind {
 }
 
 /// What became of the memory that a process gave up by `MADV_FREE`, bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MadvFree {
     /// Still there, for the kernel to take.
     pub now: Option<u64>,
@@ -40,7 +43,8 @@ pub struct MadvFree {
 }
 
 /// Pages to and from swap, bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Swap {
     /// Written by reclaim.
     pub out: Option<u64>,
@@ -49,7 +53,8 @@ pub struct Swap {
 }
 
 /// How long freed frames kept what was in them, in frames.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Remanence {
     /// Frames that the process freed.
     pub freed: u64,
@@ -66,7 +71,8 @@ pub struct Remanence {
 }
 
 /// Frames that were given out again, and how long after they had been freed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reuse {
     /// How many.
     pub frames: u64,
@@ -81,7 +87,8 @@ pub struct Reuse {
 }
 
 /// A step of a histogram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Within {
     /// At most so long, and longer than the step before: a power of two minus one.
     pub within_ns: u64,

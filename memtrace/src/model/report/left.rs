@@ -2,24 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::model::names::{Name, interned_keys};
 
 /// What left a process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reclaimed {
     /// Bytes that the page allocator got back, by any path; `None` below [`super::Evidence::Frames`].
     pub total: Option<u64>,
     /// How long the late frames took; `None` when there were none, or nobody measured.
     pub late_delay: Option<LateDelay>,
     /// The same by path; a path that nothing took is absent.
-    pub by_path: BTreeMap<&'static str, PathReport>,
+    #[serde(deserialize_with = "interned_keys")]
+    pub by_path: BTreeMap<Name, PathReport>,
     /// What left in system calls, by what the region was; a kind that nothing left is absent.
-    pub by_kind: BTreeMap<&'static str, KindReport>,
+    #[serde(deserialize_with = "interned_keys")]
+    pub by_kind: BTreeMap<Name, KindReport>,
 }
 
 /// What left regions of one kind in system calls, bytes. What exec, exit and reclaim took is not among
 /// it, nor what came back late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KindReport {
     /// Calls that detached pages.
     pub calls: u64,
@@ -30,7 +36,8 @@ pub struct KindReport {
 }
 
 /// How long frames took that came back after the operation that detached them, nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LateDelay {
     /// Half of them took at most so long (to the next power of two).
     pub p50_ns: u64,
@@ -41,7 +48,8 @@ pub struct LateDelay {
 }
 
 /// What left by one path. The four figures of docs/OUTPUT.md, never mixed up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PathReport {
     /// Operations.
     pub calls: u64,
@@ -61,7 +69,8 @@ pub struct PathReport {
 }
 
 /// Why detached frames were not freed, bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KeptByReason {
     /// They belong to files: the page cache keeps them.
     pub page_cache: u64,

@@ -1,9 +1,10 @@
 //! What a process holds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a process holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// Size of all its regions.
     pub mapped: Option<u64>,
@@ -24,7 +25,8 @@ pub struct Memory {
 }
 
 /// Resident bytes by what backs them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ResidentByKind {
     /// Anonymous memory.
     pub anon: Option<u64>,
@@ -35,7 +37,8 @@ pub struct ResidentByKind {
 }
 
 /// Given up by the program, frames still taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FreedNotReclaimed {
     /// All of it; `None` while one part is unknown.
     pub total: Option<u64>,

@@ -27,10 +27,11 @@ pub use self::{
 };
 
 /// Everything that one run of memtrace has to say.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Name and version of this layout.
-    pub schema: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub schema: Name,
     /// Where it was measured.
     pub host: Host,
     /// When, and how completely.
@@ -93,7 +94,8 @@ impl Evidence {
 }
 
 /// The time in which was traced.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Window {
     /// What the figures rest on.
     pub evidence: Evidence,
@@ -130,7 +132,8 @@ pub struct ProbeReport {
 }
 
 /// One process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessReport {
     /// What users call its PID.
     pub tgid: u32,
@@ -141,7 +144,8 @@ pub struct ProcessReport {
     /// Its executable, as given to exec or from `/proc/PID/exe`.
     pub exe: Option<String>,
     /// `running`, `exited` or `unknown`.
-    pub state: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub state: Name,
     /// It was read in a core file.
     #[serde(skip)]
     pub of_core: bool,
@@ -174,7 +178,8 @@ pub struct ProcessReport {
 }
 
 /// Address space that a process asked for in the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mapped {
     /// Calls of mmap, growing brk and mremap, and shmat that succeeded.
     pub calls: u64,
@@ -185,7 +190,8 @@ pub struct Mapped {
 }
 
 /// `in = resident + out + unexplained`, all in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Balance {
     /// Resident when tracing began and faulted in since.
     pub r#in: Option<i64>,
@@ -198,10 +204,12 @@ pub struct Balance {
 }
 
 /// Something worth doing about what a process holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Finding {
     /// What it is, in one word.
-    pub id: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub id: Name,
     /// The memory that it is about.
     pub bytes: u64,
     /// What was found.
@@ -213,14 +221,16 @@ pub struct Finding {
 }
 
 /// One region of the map.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RegionReport {
     /// First byte, hexadecimal.
     pub start: String,
     /// First byte after it, hexadecimal.
     pub end: String,
     /// `heap`, `stack`, `anon`, `file`, `shmem`, `vdso`, `vvar` or `vsyscall`.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "interned")]
+    pub kind: Name,
     /// File name or what the kernel calls it.
     pub name: Option<String>,
     /// As in `/proc/PID/maps`.

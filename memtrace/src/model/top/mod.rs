@@ -4,6 +4,7 @@
 //! Not here: reading anything, or how it is shown.
 
 mod budget;
+mod listing;
 mod processes;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::{
 
 pub use self::{
     budget::{Budget, Walkable},
+    listing::{Listing, SCHEMA as LISTING, Short, State},
     processes::{Look, Processes},
 };
 
@@ -119,6 +121,17 @@ pub struct Point {
     pub free: u64,
     /// `MADV_FREE`d and not yet taken.
     pub lazy_free: u64,
+}
+
+impl Point {
+    /// Returns what a report says.
+    pub(super) fn of(at_ns: u64, report: &ProcessReport) -> Option<Self> {
+        let memory = &report.memory;
+        let freed = &memory.freed_not_reclaimed;
+        let [free, lazy_free] = [freed.allocator, freed.lazy_free].map(|bytes| bytes.unwrap_or(0));
+        let live = memory.live.or(memory.resident)?;
+        Some(Self { at_ns, live, free, lazy_free })
+    }
 }
 
 /// Whether the kernel counts what leaves processes.

@@ -115,7 +115,7 @@ impl Processes {
         };
         let (report, why_not) = match result {
             Ok(report) => {
-                points.extend(point(at_ns, &report));
+                points.extend(Point::of(at_ns, &report));
                 points.drain(..points.len().saturating_sub(MOST_POINTS));
                 (Some(Arc::new(report)), None)
             }
@@ -143,14 +143,6 @@ impl Processes {
             probes: self.probes.clone(),
         }
     }
-}
-
-fn point(at_ns: u64, report: &ProcessReport) -> Option<Point> {
-    let memory = &report.memory;
-    let freed = &memory.freed_not_reclaimed;
-    let [free, lazy_free] = [freed.allocator, freed.lazy_free].map(|bytes| bytes.unwrap_or(0));
-    let live = memory.live.or(memory.resident)?;
-    Some(Point { at_ns, live, free, lazy_free })
 }
 
 /// Returns a rate, rounded up: what happened is not shown as 0.

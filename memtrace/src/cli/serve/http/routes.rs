@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     model::{
         fleet::Fleet,
         report::Report,
-        top::{Counting, Process, Snapshot},
+        top::{Counting, Listing, Process, Snapshot},
     },
     sink::{
         html,
@@ -97,39 +97,9 @@ async fn metrics(State(shared): App, headers: HeaderMap) -> Result<Response, Pro
 }
 
 /// Every process in short.
-async fn processes(State(shared): App) -> Json<Value> {
+async fn processes(State(shared): App) -> Json<Listing> {
     let snapshot = shared.snapshots.borrow().clone();
-    let processes: Vec<Value> = snapshot.processes.iter().map(in_short).collect();
-    Json(json!({
-        "schema": "memtrace.processes/1",
-        "time_ns": snapshot.time_ns,
-        "counting": match &snapshot.counting {
-            Counting::Starting => json!({"state": "starting"}),
-            Counting::On { evidence, untracked } => {
-                json!({"state": "on", "evidence": evidence.name(), "untracked": untracked})
-            }
-            Counting::Off(why) => json!({"state": "off", "why": why}),
-        },
-        "processes": processes,
-    }))
-}
-
-fn in_short(process: &Process) -> Value {
-    let memory = process.report().map(|report| &report.memory);
-    json!({
-        "tgid": process.id.tgid,
-        "start_time": process.id.start_ns,
-        "comm": process.comm,
-        "cgroup": process.cgroup.as_deref(),
-        "resident": process.resident,
-        "faults_per_s": process.faults_per_s,
-        "reclaimed_per_s": process.reclaimed_per_s,
-        "looked_ns": process.looked.as_ref().map(|looked| looked.at_ns),
-        "not_looked": process.looked.as_ref().and_then(|looked| looked.why_not.as_deref()),
-        "live": memory.and_then(|memory| memory.live),
-        "freed_not_reclaimed": memory.map(|memory| &memory.freed_not_reclaimed),
-        "left": process.left.as_ref().map(|row| &row.by_path),
-    })
+    Json(Listing::of(&snapshot))
 }
 
 /// The JSON report of a process, as the last walk found it.
