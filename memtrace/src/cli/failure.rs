@@ -6,6 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use caps::{CapSet, Capability};
+
 use super::{attach::NoProcess, line::note};
 use crate::{
     probe::{attach::NoStacks, btf::KernelBtf, load::Refused, look::Gone, plan::Unsupported},
@@ -185,14 +187,10 @@ const fn no_btf() -> &'static str {
      and /sys must be mounted"
 }
 
-/// `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF` (include/uapi/linux/capability.h).
-const SYS_ADMIN: u64 = 1 << 21;
-const PERFMON: u64 = 1 << 38;
-const BPF: u64 = 1 << 39;
-
+/// What is not known is left to the kernel to refuse.
 fn may_load_probes() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    bits.is_none_or(|bits| bits & SYS_ADMIN != 0 || bits & (PERFMON | BPF) == PERFMON | BPF)
+    use Capability::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN};
+    caps::read(None, CapSet::Effective).map_or(true, |has| {
+        has.contains(&CAP_SYS_ADMIN) || has.contains(&CAP_BPF) && has.contains(&CAP_PERFMON)
+    })
 }

@@ -122,6 +122,10 @@ fn statm(tgid: u32) -> Option<[u64; 3]> {
     Some([bytes()?, bytes()?, bytes()?])
 }
 
+/// What it takes to look at a process of another user (ptrace(2), access modes; proc(5)).
+pub(super) const NEEDED: &str =
+    "it takes root, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, to look at other users' processes";
+
 /// What the allocators of a process hold, and why that is not known of others, in sentences.
 #[derive(Debug, Default)]
 struct Found {
@@ -157,6 +161,9 @@ fn walk_allocators(
         }
         Err(error) => match error.downcast::<io::Error>() {
             Ok(error) if procfs::is_gone(&error) => Err(error),
+            Ok(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(not_walked(&format!("{error}; {NEEDED}")))
+            }
             Ok(error) => Ok(not_walked(&error.to_string())),
             Err(error) => Ok(not_walked(&format!("{error:#}"))),
         },

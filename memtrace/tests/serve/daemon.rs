@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
@@ -31,25 +31,46 @@ pub(crate) struct Daemon {
     pub(crate) folder: TempDir,
     /// `127.0.0.1:PORT`, or the path of its socket.
     pub(crate) address: String,
+    /// What it said before it listened.
+    pub(crate) said: String,
 }
 
 impl Daemon {
     /// Starts one; the configuration says where it listens: `SOCKET` and `FOLDER` are its own.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_by(Command::new(MEMTRACE), config, tempfile::tempdir().expect("a folder"))
+    }
+
+    /// Starts one as a user who may do nothing but what some capabilities allow.
+    pub(crate) fn start_with(capabilities: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        // Where it was built may be nobody else's business.
+        let program = folder.path().join("memtrace");
+        fs::copy(MEMTRACE, &program).expect("there is room");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let set = capabilities.iter().fold("-all".to_owned(), |set, name| set + ",+" + name);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["inh-caps", "ambient-caps", "bounding-set"].map(|of| format!("--{of}={set}")))
+            .arg(program);
+        Self::start_by(command, config, folder)
+    }
+
+    fn start_by(command: Command, config: &str, folder: TempDir) -> Self {
         let socket = folder.path().join("socket");
         let config = config
             .replace("SOCKET", socket.to_str().expect("a path"))
             .replace("FOLDER", folder.path().to_str().expect("a path"));
         let file = folder.path().join("serve.toml");
         fs::write(&file, config).expect("it can be written");
-        let (child, address) = spawn(&file);
-        Self { child, folder, address }
+        let (child, address, said) = spawn(command, &file);
+        Self { child, folder, address, said }
     }
 
     /// Starts it again, when it has ended.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.address) = spawn(&self.config());
+        (self.child, self.address, self.said) = spawn(Command::new(MEMTRACE), &self.config());
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -63,6 +84,10 @@ impl Daemon {
     /// Returns its exit code, `None` when a signal ended it.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("it is ours").code()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Returns its resident bytes.
@@ -162,8 +187,9 @@ impl Drop for Daemon {
 pub(crate) trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
-fn spawn(config: &Path) -> (Child, String) {
-    let mut child = Command::new(MEMTRACE)
+/// Returns it, where it listens, and what it said before.
+fn spawn(mut command: Command, config: &Path) -> (Child, String, String) {
+    let mut child = command
         .args(["-v", "serve", "--config"])
         .arg(config)
         .stdin(Stdio::null())
@@ -172,19 +198,16 @@ fn spawn(config: &Path) -> (Child, String) {
         .spawn()
         .expect("it starts");
     let mut said = BufReader::new(child.stderr.take().expect("it is piped"));
-    let mut address = None;
-    let mut line = String::new();
+    let (mut before, mut line, mut address) = (String::new(), String::new(), None);
     while address.is_none() && said.read_line(&mut line).expect("text") > 0 {
         let after = line.split("listening on ").nth(1).map(str::trim);
         address =
             after.map(|at| at.trim_start_matches("http://").trim_start_matches("unix:").to_owned());
-        if address.is_none() {
-            line.clear();
-        }
+        before.push_str(&std::mem::take(&mut line));
     }
     // What it says further must not fill the pipe.
     std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-    (child, address.expect("it listens"))
+    (child, address.unwrap_or_else(|| panic!("it does not listen: {before}")), before)
 }
 
 /// Returns the value of a line of metrics.

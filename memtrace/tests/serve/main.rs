@@ -7,6 +7,7 @@ mod daemon;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/program.rs"]
 mod program;
+mod privileges;
 mod prometheus;
 mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
@@ -51,6 +52,13 @@ fn main() -> ExitCode {
                 Ok(Completion::ignored_with("needs root"))
             }
         }),
+        with(
+            Some("setpriv"),
+            "an_ordinary_user_with_capabilities_counts_and_walks",
+            privileges::enough,
+        ),
+        with(Some("setpriv"), "what_lacks_a_capability_is_off_and_it_says_so", privileges::lacking),
+        with(Some("setpriv"), "no_thread_keeps_what_it_needs_no_more", privileges::given_up),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];
@@ -77,9 +85,13 @@ fn with(program: Option<&'static str>, name: &str, test: fn()) -> Trial {
 
 /// A daemon on a port of its own that walks the tests' program alone.
 fn daemon() -> Daemon {
-    Daemon::start(&format!(
+    Daemon::start(&config())
+}
+
+fn config() -> String {
+    format!(
         "listen = \"127.0.0.1:0\"\ninterval = \"200ms\"\nwalk_only = [\"{HEAP}\"]\nwalk_budget = \"20%\"\n"
-    ))
+    )
 }
 
 fn the_same_figures() {

@@ -79,8 +79,9 @@ pub(super) struct Gatherer {
 }
 
 impl Gatherer {
-    /// Starts to gather.
-    pub(super) fn start(plan: Plan) -> Result<Self> {
+    /// Starts to gather. `confine` is called when the probes are being attached, on a thread that ends
+    /// when they are, and before any other thread begins: all others inherit what it leaves.
+    pub(super) fn start(plan: Plan, confine: impl FnOnce() -> Result<()>) -> Result<Self> {
         let Plan { pids, every, counts, evidence, machine, walks, measures_probes } = plan;
         let table = Table::new(pids);
         let (publish, snapshots) = watch::channel(Arc::default());
@@ -89,6 +90,7 @@ impl Gatherer {
         let (recount, recounted) = watch::channel(Counts::default());
         let (end, ended) = oneshot::channel();
         let attached = if counts { Some(workers::attach(evidence)?) } else { None };
+        confine()?;
         let mut state = State {
             table: if machine { table.with_cgroups() } else { table },
             machine: if machine { Some(Machine::new()?) } else { None },
@@ -252,7 +254,10 @@ impl State {
                 self.books = Some(Books { probes, before, before_ns: now_ns()? });
                 self.count_less()?;
             }
-            Err(why) => self.processes.count_nothing(why),
+            Err(why) => {
+                log::warn!("what leaves processes is not counted: {why}");
+                self.processes.count_nothing(why);
+            }
         }
         Ok(())
     }

@@ -60,7 +60,12 @@ fn walk(id: Id) -> Option<Look> {
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(procfs::is_gone) => {
             return None;
         }
-        Err(error) => Err(format!("it cannot be looked at: {error:#}")),
+        Err(error) => Err(match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::PermissionDenied) => {
+                format!("it cannot be looked at: {error:#}; {}", look::NEEDED)
+            }
+            _ => format!("it cannot be looked at: {error:#}"),
+        }),
         Ok(report) => Ok(report?),
     };
     Some(Look {

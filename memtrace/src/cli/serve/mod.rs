@@ -3,6 +3,7 @@
 mod config;
 mod http;
 mod own;
+mod privileges;
 mod recordings;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -20,11 +21,11 @@ use self::{
     config::Config,
     http::{Listener, Order, Shared, router},
     own::{Limited, Usage, own},
+    privileges::Keep,
     recordings::{Recordings, Refused},
 };
 use super::{
     Common, Failure, Format, Outcome,
-    failure::check_privileges,
     gather::{Gatherer, Plan},
     priority, runtime,
 };
@@ -73,7 +74,6 @@ impl Serve {
         if self.check_config {
             return Ok(ExitCode::SUCCESS);
         }
-        check_privileges()?;
         // A descriptor for each process and each connection.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(1 << 20), most);
@@ -88,17 +88,22 @@ impl Serve {
 
     async fn serve(&self, config: Config, token: Option<String>) -> Outcome {
         let listener = Listener::open(&config.listen).await?;
+        let lacking = privileges::lacking()?;
+        lacking.iter().for_each(|lack| log::warn!("{lack}"));
+        let plan = Plan {
+            pids: Vec::new(),
+            every: config.interval,
+            counts: true,
+            evidence: config.evidence,
+            machine: true,
+            walks: config.walks(),
+            measures_probes: config.measure_probes,
+        };
+        let keep =
+            Keep { recordings: config.recordings.is_some(), measuring: config.measure_probes };
         // Nobody points at a process.
         let Gatherer { mut snapshots, wishes: _wishes, walks, counts, ended } =
-            Gatherer::start(Plan {
-                pids: Vec::new(),
-                every: config.interval,
-                counts: true,
-                evidence: config.evidence,
-                machine: true,
-                walks: config.walks(),
-                measures_probes: config.measure_probes,
-            })?;
+            Gatherer::start(plan, || privileges::drop(keep))?;
         let mut terminate = catch(SignalKind::terminate())?;
         let mut interrupt = catch(SignalKind::interrupt())?;
         let mut reload = catch(SignalKind::hangup())?;
@@ -121,6 +126,7 @@ impl Serve {
             token,
             recordings: recordings.list(),
             orders,
+            lacking,
         };
         log::info!("listening on {}", listener.name());
         let serving = listener.serve(router(shared.into()));
@@ -133,7 +139,7 @@ impl Serve {
                 _ = interrupt.recv() => break,
                 Some(order) = ordered.recv() => obey(&mut recordings, order),
                 () = recordings.one_ends() => {}
-                _ = reload.recv() => match self.reload(&config) {
+                _ = reload.recv() => match self.reload(&config, keep) {
                     Ok((new, token)) => {
                         teller.set_limits(limits(&new));
                         watchdog.set(new.budget, new.budget_over_ns());
@@ -176,8 +182,11 @@ impl Serve {
     }
 
     /// Reads the configuration again, and says what of it takes a restart.
-    fn reload(&self, before: &Config) -> Result<(Config, Option<String>), Failure> {
-        let config = self.config()?;
+    fn reload(&self, before: &Config, keep: Keep) -> Result<(Config, Option<String>), Failure> {
+        let mut config = self.config()?;
+        if !keep.recordings && config.recordings.take().is_some() {
+            log::warn!("recordings are made when memtrace is started again: it may not by now");
+        }
         let token = config.token()?;
         for (field, changed) in [
             ("listen", config.listen != before.listen),

@@ -79,7 +79,7 @@ impl Top {
             ));
         }
         let pids = found.into_iter().map(|(pid, _)| pid).collect();
-        let gatherer = Gatherer::start(Plan {
+        let plan = Plan {
             pids,
             every: self.interval,
             counts: !self.no_probes,
@@ -87,7 +87,8 @@ impl Top {
             machine: false,
             walks: WalkPlan { share: WALK_SHARE, ..WalkPlan::default() },
             measures_probes: false,
-        })?;
+        };
+        let gatherer = Gatherer::start(plan, || Ok(()))?;
         runtime()?.block_on(show(gatherer))?;
         Ok(ExitCode::SUCCESS)
     }

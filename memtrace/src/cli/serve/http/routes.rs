@@ -41,6 +41,8 @@ pub(in crate::cli::serve) struct Shared {
     pub(in crate::cli::serve) recordings: watch::Receiver<Arc<[Recording]>>,
     /// What is to be done about recordings.
     pub(in crate::cli::serve) orders: mpsc::Sender<Order>,
+    /// What is switched off for want of a right, a sentence each.
+    pub(in crate::cli::serve) lacking: Vec<String>,
 }
 
 pub(super) type App = State<Arc<Shared>>;
@@ -78,11 +80,13 @@ async fn check_token(State(shared): App, request: Request, next: Next) -> Respon
     ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
 }
 
-/// Ready once the machine was read, and what leaves processes is counted or is known not to be.
-async fn ready(State(shared): App) -> Result<&'static str, Problem> {
+/// Ready once the machine was read, and what leaves processes is counted or is known not to be. Says what
+/// is switched off.
+async fn ready(State(shared): App) -> Result<String, Problem> {
     let snapshot = shared.snapshots.borrow().clone();
     if snapshot.time_ns > 0 && snapshot.counting != Counting::Starting {
-        return Ok("ready\n");
+        let lacking = shared.lacking.iter().map(|lack| format!("{lack}\n"));
+        return Ok(std::iter::once("ready\n".to_owned()).chain(lacking).collect());
     }
     Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "the probes are being attached".into()))
 }
