@@ -17,7 +17,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
+pub(crate) const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ impl Daemon {
         Self::start_by(command, config, folder)
     }
 
-    fn start_by(command: Command, config: &str, folder: TempDir) -> Self {
+    pub(crate) fn start_by(command: Command, config: &str, folder: TempDir) -> Self {
         let socket = folder.path().join("socket");
         let config = config
             .replace("SOCKET", socket.to_str().expect("a path"))

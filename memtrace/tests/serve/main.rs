@@ -16,6 +16,7 @@ mod terminal;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]
 mod trial;
+mod unit;
 
 use std::{fs, io::Write as _, process::ExitCode};
 
@@ -59,6 +60,13 @@ fn main() -> ExitCode {
         ),
         with(Some("setpriv"), "what_lacks_a_capability_is_off_and_it_says_so", privileges::lacking),
         with(Some("setpriv"), "no_thread_keeps_what_it_needs_no_more", privileges::given_up),
+        with(Some("systemd-analyze"), "systemd_finds_no_fault_with_the_unit", unit::verify),
+        with(Some("systemd-analyze"), "the_unit_exposes_no_more_than_the_docs_say", unit::exposure),
+        with_all(
+            vec!["systemd-analyze", "strace"],
+            "the_unit_lets_every_call_through",
+            unit::filter,
+        ),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];
@@ -71,11 +79,16 @@ fn rooted(name: &str, test: fn()) -> Trial {
 
 /// A test that needs a program as well.
 fn with(program: Option<&'static str>, name: &str, test: fn()) -> Trial {
+    with_all(program.into_iter().collect(), name, test)
+}
+
+/// A test that needs several.
+fn with_all(programs: Vec<&'static str>, name: &str, test: fn()) -> Trial {
     Trial::ignorable_test(name, move || {
         if !nix::unistd::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        if let Some(program) = program.filter(|program| !has_program(program)) {
+        if let Some(program) = programs.into_iter().find(|program| !has_program(program)) {
             return without(program);
         }
         test();
