@@ -5,6 +5,7 @@
 mod bench;
 mod bpf;
 mod command;
+mod deb;
 mod docs;
 mod fuzz;
 mod fuzz_maps;
@@ -35,6 +36,8 @@ enum Command {
     Test,
     /// Measure what tracing costs, side by side with strace, perf and bpftrace
     Bench(bench::Options),
+    /// Build the Debian package to target/debian, and check it
+    Deb,
     /// Run the fuzz targets of the decoders, parsers and the model
     Fuzz(fuzz::Options),
     /// Do random memory operations and hold memtrace's region maps against the kernel's
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bpf(options) => bpf::run(&workspace, &options),
         Command::Test => test::run(&workspace),
         Command::Bench(options) => bench::bench(&workspace, &options),
+        Command::Deb => deb::build(&workspace),
         Command::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Command::FuzzMaps(options) => fuzz_maps::fuzz(&workspace, &options),
         Command::Man => man::write(&workspace),
