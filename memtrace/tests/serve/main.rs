@@ -7,6 +7,7 @@ mod daemon;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/program.rs"]
 mod program;
+mod kubernetes;
 mod privileges;
 mod prometheus;
 mod recordings;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each counts the whole machine.
     arguments.test_threads.get_or_insert(1);
-    let trials = vec![
+    let mut trials = vec![
         rooted("metrics_page_and_report_have_the_same_figures", the_same_figures),
         rooted("a_token_lets_in_and_nothing_else_does", token),
         rooted("a_configuration_is_read_again", read_again),
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
     ];
+    trials.extend(kubernetes::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
