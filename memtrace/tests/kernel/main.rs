@@ -6,6 +6,7 @@
 mod afterlife;
 mod cases;
 mod cells;
+mod daemon;
 mod driver;
 mod evidence;
 mod fuzz;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         hooks::trials(),
         heap::trials(),
         ledger::trials(),
+        daemon::trials(),
         evidence::trials(),
         outside::trials(),
         afterlife::trials(),
