@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    os::unix::{fs::chown, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
@@ -47,7 +47,7 @@ impl Daemon {
         // Where it was built may be nobody else's business.
         let program = folder.path().join("memtrace");
         fs::copy(MEMTRACE, &program).expect("there is room");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        chown(folder.path(), Some(65534), Some(65534)).expect("it is ours");
         let set = capabilities.iter().fold("-all".to_owned(), |set, name| set + ",+" + name);
         let mut command = Command::new("setpriv");
         command

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         rooted("a_thousand_idle_connections_shut_nobody_out", idle),
         rooted("a_killed_daemon_leaves_nothing_in_the_way", killed),
         rooted("a_process_is_recorded_by_request", recordings::by_request),
+        with(Some("setpriv"), "an_ordinary_user_records", recordings::by_a_user),
         rooted("a_process_is_recorded_by_rule", recordings::by_rule),
         rooted("a_killed_daemon_leaves_whole_recordings", recordings::killed),
         rooted("nothing_is_recorded_where_there_is_no_room", recordings::full_disk),

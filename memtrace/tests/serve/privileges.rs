@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What the docs say that it takes, as setpriv(1) calls it.
-const ENOUGH: [&str; 4] = ["bpf", "perfmon", "sys_ptrace", "dac_read_search"];
+pub(crate) const ENOUGH: [&str; 4] = ["bpf", "perfmon", "sys_ptrace", "dac_read_search"];
 
 /// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE` and `CAP_CHECKPOINT_RESTORE` (include/uapi/linux/capability.h).
 const READ_SEARCH: u64 = 1 << 2;
@@ -97,7 +97,7 @@ pub(crate) fn given_up() {
 }
 
 /// Returns the status of each thread, by its name.
-fn threads(daemon: &Daemon) -> HashMap<String, String> {
+pub(crate) fn threads(daemon: &Daemon) -> HashMap<String, String> {
     let folder = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it lives");
     let read = |thread: fs::DirEntry| {
         let read = |file| fs::read_to_string(thread.path().join(file)).ok();

@@ -9,14 +9,21 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, HEAP, Heap};
+use crate::{
+    daemon::{Daemon, HEAP, Heap},
+    privileges::{ENOUGH, threads},
+};
 
 /// A daemon that records into its folder, and may walk the tests' program; with more configuration.
 fn daemon(more: &str) -> Daemon {
-    Daemon::start(&format!(
+    Daemon::start(&config(more))
+}
+
+pub(crate) fn config(more: &str) -> String {
+    format!(
         "listen = \"unix:SOCKET\"\ninterval = \"200ms\"\nwalk_only = [\"{HEAP}\"]\n\
          walk_budget = \"20%\"\nrecordings = \"FOLDER/recordings\"\n{more}"
-    ))
+    )
 }
 
 /// Returns where a recording is while it is being made.
@@ -56,6 +63,14 @@ fn wait_until_known(daemon: &Daemon, heap: &Heap) {
     });
 }
 
+/// Records a process for a moment.
+pub(crate) fn record(daemon: &Daemon, heap: &Heap) {
+    wait_until_known(daemon, heap);
+    let (status, begun) = start(daemon, heap, "200ms");
+    assert_eq!(status, 201, "{begun}");
+    wait_for(daemon, begun["id"].as_str().expect("a name"), "done");
+}
+
 /// Returns the PIDs in the report of a trace.
 fn replayed(trace: &[u8]) -> Vec<Value> {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -73,31 +88,58 @@ fn replayed(trace: &[u8]) -> Vec<Value> {
 
 pub(crate) fn by_request() {
     let heap = Heap::start();
-    let daemon = daemon("");
+    records_by_request(&heap, &daemon(""));
+}
+
+/// Who is no root records as well, and keeps what that takes; but only where it was to record at start.
+pub(crate) fn by_a_user() {
+    let heap = Heap::start();
+    let daemon = Daemon::start_with(&ENOUGH, &config(""));
+    records_by_request(&heap, &daemon);
+    for (thread, status) in threads(&daemon) {
+        assert!(status.contains("CapEff:\t000000c000080004\n"), "{thread}: {status}");
+        assert!(status.contains("NoNewPrivs:\t1\nSeccomp:\t2\n"), "{thread}: {status}");
+    }
+    let without = config("").replace("recordings = ", "#recordings = ");
+    let daemon = Daemon::start_with(&ENOUGH, &without);
     wait_until_known(&daemon, &heap);
-    let (status, begun) = start(&daemon, &heap, "1h");
+    let written = fs::read_to_string(daemon.config()).expect("it is there");
+    let with = written.replace("#recordings = ", "recordings = ").replace("20%", "10%");
+    fs::write(daemon.config(), with).expect("it can be written");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until("the new configuration", |daemon| {
+        (daemon.metric("memtrace_walk_budget_ratio") == Some(0.1)).then_some(())
+    });
+    let (status, problem) = start(&daemon, &heap, "1s");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(status >= 400 && detail.contains("no folder"), "{status}: {problem}");
+}
+
+fn records_by_request(heap: &Heap, daemon: &Daemon) {
+    wait_until_known(daemon, heap);
+    let (status, begun) = start(daemon, heap, "1h");
     assert_eq!(status, 201, "{begun}");
     let id = begun["id"].as_str().expect("a name").to_owned();
     assert!(id.starts_with("tested_heap-"), "{id}");
     let path = format!("/api/v1/recordings/{id}");
-    assert_eq!(start(&daemon, &heap, "1s").0, 409, "it is being recorded");
-    assert_eq!(ask(&daemon, "DELETE", &path).0, 409);
-    assert_eq!(ask(&daemon, "GET", &format!("{path}/trace")).0, 409);
-    let partial = partial(&daemon, &id);
+    assert_eq!(start(daemon, heap, "1s").0, 409, "it is being recorded");
+    assert_eq!(ask(daemon, "DELETE", &path).0, 409);
+    assert_eq!(ask(daemon, "GET", &format!("{path}/trace")).0, 409);
+    let partial = partial(daemon, &id);
     daemon
         .wait_until("a trace", |_| fs::metadata(&partial).is_ok_and(|f| f.len() > 0).then_some(()));
 
-    assert_eq!(ask(&daemon, "POST", &format!("{path}/stop")).0, 202);
-    let done = wait_for(&daemon, &id, "done");
-    assert_eq!(ask(&daemon, "POST", &format!("{path}/stop")).0, 409);
+    assert_eq!(ask(daemon, "POST", &format!("{path}/stop")).0, 202);
+    let done = wait_for(daemon, &id, "done");
+    assert_eq!(ask(daemon, "POST", &format!("{path}/stop")).0, 409);
     let trace = daemon.get_bytes(&format!("{path}/trace"));
     assert_eq!(done["bytes"], trace.len());
     assert_eq!(replayed(&trace), [heap.pid()]);
     assert!(fs::metadata(&partial).is_err(), "nothing is left over");
 
-    assert_eq!(ask(&daemon, "DELETE", &path).0, 204);
-    assert_eq!(ask(&daemon, "DELETE", &path).0, 404);
-    assert_eq!(list(&daemon), Vec::<Value>::new());
+    assert_eq!(ask(daemon, "DELETE", &path).0, 204);
+    assert_eq!(ask(daemon, "DELETE", &path).0, 404);
+    assert_eq!(list(daemon), Vec::<Value>::new());
     let folder = partial.parent().expect("it is in one");
     assert_eq!(fs::read_dir(folder).expect("it is there").count(), 0);
     for (path, expected) in [
@@ -108,7 +150,7 @@ pub(crate) fn by_request() {
         (&*format!("/api/v1/processes/{}/recordings?folder=/etc", heap.pid()), 400),
         ("/api/v1/recordings/..%2F..%2Fetc%2Fpasswd/stop", 404),
     ] {
-        assert_eq!(ask(&daemon, "POST", path).0, expected, "{path}");
+        assert_eq!(ask(daemon, "POST", path).0, expected, "{path}");
     }
 }
 

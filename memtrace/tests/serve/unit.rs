@@ -10,8 +10,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    config,
     daemon::{Daemon, Heap, MEMTRACE},
+    recordings,
 };
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/systemd/memtrace.service");
@@ -62,13 +62,14 @@ pub(crate) fn filter() {
     // It stays in the background: the child is the daemon.
     command.args(["-D", "-f", "-o"]).arg(&trace).arg(MEMTRACE);
     let heap = Heap::start();
-    let daemon = Daemon::start_by(command, &config(), folder);
+    let daemon = Daemon::start_by(command, &recordings::config(""), folder);
     daemon.report_of(&heap);
     daemon.wait_until("counting", |daemon| {
         let state = daemon.get_json("/api/v1/processes")["counting"]["state"].clone();
         (state == "on").then_some(())
     });
     daemon.get("/metrics");
+    recordings::record(&daemon, &heap);
     let trace = fs::read_to_string(&trace).expect("it is there");
     let calls: HashSet<&str> = trace.lines().filter_map(call).collect();
     assert!(calls.contains("bpf") && calls.contains("process_vm_readv"), "{calls:?}");
