@@ -4,11 +4,11 @@
 mod budget;
 mod connect;
 mod daemon;
+mod kubernetes;
+mod privileges;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/program.rs"]
 mod program;
-mod kubernetes;
-mod privileges;
 mod prometheus;
 mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
