@@ -14,6 +14,7 @@ mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/terminal.rs"]
 mod terminal;
+mod packaging;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]
 mod trial;
@@ -26,7 +27,7 @@ use nix::sys::signal::Signal;
 
 use self::{
     daemon::{Daemon, HEAP, Heap, metric},
-    trial::{has_program, without},
+    trial::{anywhere, has_program, without},
 };
 
 fn main() -> ExitCode {
@@ -71,6 +72,9 @@ fn main() -> ExitCode {
         ),
         with(Some("prometheus"), "prometheus_reads_the_figures_of_the_report", prometheus::reads),
         with(Some("promtool"), "promtool_finds_no_fault", prometheus::check),
+        rooted("metrics_of_the_dashboard_and_the_alerts_are_there", packaging::metrics_are_there),
+        anywhere("panels_of_the_dashboard_are_apart", packaging::panels_are_apart),
+        with(Some("promtool"), "alerts_fire_when_they_should", packaging::rules),
     ];
     trials.extend(kubernetes::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
