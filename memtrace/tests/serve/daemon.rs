@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::chown, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,9 @@ pub(crate) struct Daemon {
     /// `127.0.0.1:PORT`, or the path of its socket.
     pub(crate) address: String,
     /// What it said before it listened.
-    pub(crate) said: String,
+    pub(crate) before: String,
+    /// What it said since it listens.
+    said: Arc<Mutex<String>>,
 }
 
 impl Daemon {
@@ -64,13 +67,14 @@ impl Daemon {
             .replace("FOLDER", folder.path().to_str().expect("a path"));
         let file = folder.path().join("serve.toml");
         fs::write(&file, config).expect("it can be written");
-        let (child, address, said) = spawn(command, &file);
-        Self { child, folder, address, said }
+        let (child, address, before, said) = spawn(command, &file);
+        Self { child, folder, address, before, said }
     }
 
     /// Starts it again, when it has ended.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.address, self.said) = spawn(Command::new(MEMTRACE), &self.config());
+        (self.child, self.address, self.before, self.said) =
+            spawn(Command::new(MEMTRACE), &self.config());
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -88,6 +92,11 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns how often it said something.
+    pub(crate) fn said(&self, what: &str) -> usize {
+        self.said.lock().expect("nobody panics").matches(what).count()
     }
 
     /// Returns its resident bytes.
@@ -187,8 +196,8 @@ impl Drop for Daemon {
 pub(crate) trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
-/// Returns it, where it listens, and what it said before.
-fn spawn(mut command: Command, config: &Path) -> (Child, String, String) {
+/// Returns it, where it listens, what it said before, and what it says since.
+fn spawn(mut command: Command, config: &Path) -> (Child, String, String, Arc<Mutex<String>>) {
     let mut child = command
         .args(["-v", "serve", "--config"])
         .arg(config)
@@ -206,8 +215,14 @@ fn spawn(mut command: Command, config: &Path) -> (Child, String, String) {
         before.push_str(&std::mem::take(&mut line));
     }
     // What it says further must not fill the pipe.
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-    (child, address.unwrap_or_else(|| panic!("it does not listen: {before}")), before)
+    let kept = Arc::new(Mutex::new(String::new()));
+    let keeps = kept.clone();
+    std::thread::spawn(move || {
+        for line in said.lines().map_while(Result::ok) {
+            *keeps.lock().expect("nobody panics") += &format!("{line}\n");
+        }
+    });
+    (child, address.unwrap_or_else(|| panic!("it does not listen: {before}")), before, kept)
 }
 
 /// Returns the value of a line of metrics.

@@ -5,6 +5,8 @@ mod budget;
 mod connect;
 mod daemon;
 mod kubernetes;
+mod otlp;
+mod packaging;
 mod privileges;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/program.rs"]
@@ -14,8 +16,6 @@ mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/terminal.rs"]
 mod terminal;
-mod packaging;
-#[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]
 mod trial;
 mod unit;
@@ -75,6 +75,8 @@ fn main() -> ExitCode {
         rooted("metrics_of_the_dashboard_and_the_alerts_are_there", packaging::metrics_are_there),
         anywhere("panels_of_the_dashboard_are_apart", packaging::panels_are_apart),
         with(Some("promtool"), "alerts_fire_when_they_should", packaging::rules),
+        rooted("a_receiver_of_otlp_has_the_figures_of_the_page", otlp::the_same_figures),
+        rooted("a_receiver_of_otlp_that_is_not_there_harms_nobody", otlp::nobody_there),
     ];
     trials.extend(kubernetes::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -105,7 +107,12 @@ fn with_all(programs: Vec<&'static str>, name: &str, test: fn()) -> Trial {
 
 /// A daemon on a port of its own that walks the tests' program alone.
 fn daemon() -> Daemon {
-    Daemon::start(&config())
+    daemon_with("")
+}
+
+/// The same, with more of a configuration.
+fn daemon_with(more: &str) -> Daemon {
+    Daemon::start(&format!("{}{more}", config()))
 }
 
 fn config() -> String {

@@ -23,7 +23,7 @@ pub(crate) fn enough() {
     let free = memory["freed_not_reclaimed"]["allocator"].as_u64();
     assert!(free.is_some_and(|free| free > 40 << 20), "{memory}");
     assert_eq!(counting(&daemon), "on");
-    assert!(!daemon.said.contains("without CAP_DAC"), "{}", daemon.said);
+    assert!(!daemon.before.contains("without CAP_DAC"), "{}", daemon.before);
 }
 
 pub(crate) fn lacking() {
@@ -32,7 +32,7 @@ pub(crate) fn lacking() {
         let has: Vec<&str> = ENOUGH.into_iter().filter(|&name| name != lacks).collect();
         let daemon = Daemon::start_with(&has, &config());
         let said = format!("without CAP_{} ", lacks.to_uppercase());
-        assert!(daemon.said.contains(&said), "{said}: {}", daemon.said);
+        assert!(daemon.before.contains(&said), "{said}: {}", daemon.before);
         let (status, ready) = daemon.wait_until("readiness", |daemon| {
             Some(daemon.get("/readyz")).filter(|(status, _)| *status == 200)
         });

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::recordings::Settings;
 use crate::{
-    cli::{Failure, Level, duration, gather::WalkPlan, parse_size},
+    cli::{Failure, Level, duration, gather::WalkPlan, parse_size, serve::export::Otlp},
     model::{
         rules::{Figure, Rule},
         top::Walkable,
@@ -62,6 +62,8 @@ pub(super) struct Config {
     /// What is recorded without being asked for.
     #[serde(deserialize_with = "rules")]
     pub(super) rules: Vec<Rule>,
+    /// Where metrics are sent.
+    pub(super) otlp: Otlp,
 }
 
 /// Where requests come in.
@@ -118,6 +120,7 @@ impl Default for Config {
             recording_size: 256 << 20,
             recordings_kept: 20,
             rules: Vec::new(),
+            otlp: Otlp::default(),
         }
     }
 }
@@ -174,7 +177,7 @@ impl Config {
         if self.top_processes > 1000 || self.top_cgroups > 1000 {
             return Err("top_processes and top_cgroups: must be 1000 at most".to_owned());
         }
-        Ok(())
+        self.otlp.check()
     }
 
     /// Returns what may be walked.
@@ -225,7 +228,7 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
@@ -302,21 +305,31 @@ mod tests {
         assert_eq!(Config::parse(DEFAULT), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
         // Each field is there, as it is or to be taken in.
-        let (fields, rules) = DEFAULT.split_once("#[[rules]]").expect("rules come last");
-        let fields = fields.lines().filter_map(|line| line.split_once(" = "));
-        let mut fields: Vec<&str> =
-            fields.map(|(field, _)| field.trim_start_matches('#')).collect();
-        fields.push("rules");
-        let unknown = toml::from_str::<Config>("nothing = 1").expect_err("it is not known");
+        let (own, rest) = DEFAULT.split_once("#[[rules]]").expect("tables come last");
+        let (rules, otlp) = rest.split_once("[otlp]\n").expect("the table is the last");
+        are_fields_of::<Config>(&format!("{own}rules = 1\notlp = 1"));
+        are_fields_of::<Otlp>(otlp);
+        // The rule that is shown is one.
+        let lines = rules.lines().map(|line| match line.strip_prefix('#') {
+            Some(field) if !field.starts_with(' ') => field,
+            _ => line,
+        });
+        let rule = format!("[[rules]]{}", lines.collect::<Vec<_>>().join("\n"));
+        let config: Config = toml::from_str(&rule).expect("it can be taken in");
+        assert_eq!(config.rules[0].to_string(), "freed_not_reclaimed > 524288000");
+        assert_eq!(config.rules[0].only, ["java"]);
+    }
+
+    /// Asserts that the lines of a text, as they are or to be taken in, have each field and no other.
+    #[track_caller]
+    fn are_fields_of<T: serde::de::DeserializeOwned + std::fmt::Debug>(text: &str) {
+        let fields = text.lines().filter_map(|line| line.split_once(" = "));
+        let fields: Vec<&str> = fields.map(|(field, _)| field.trim_start_matches('#')).collect();
+        let unknown = toml::from_str::<T>("nothing = 1").expect_err("it is not known");
         for field in &fields {
             assert!(unknown.message().contains(&format!("`{field}`")), "{field}: {unknown}");
         }
         assert_eq!(fields.len(), unknown.message().matches('`').count() / 2 - 1, "{unknown}");
-        // The rule that is shown is one.
-        let rules = format!("[[rules]]{}", rules.replace("\n#", "\n"));
-        let config: Config = toml::from_str(&rules).expect("it can be taken in");
-        assert_eq!(config.rules[0].to_string(), "freed_not_reclaimed > 524288000");
-        assert_eq!(config.rules[0].only, ["java"]);
     }
 
     #[test]
@@ -337,6 +350,8 @@ mod tests {
             ("[[rules]]\nwhen = \"size > 1\"", "line 2: must be FIGURE > SIZE"),
             ("recording_size = \"big\"", "line 1: must be a size"),
             ("recordings_kept = 0", "must be 1 at least"),
+            ("[otlp]\nendpoint = \"https://x\"", "line 2: must be http://HOST:PORT"),
+            ("[otlp]\ninterval = \"10ms\"", "otlp.interval: must be 1s"),
         ] {
             let error = Config::parse(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");

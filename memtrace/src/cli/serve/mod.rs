@@ -1,6 +1,7 @@
 //! `memtrace serve`: the daemon. One thread gathers, as for `top`; this one answers requests.
 
 mod config;
+mod export;
 mod http;
 mod own;
 mod privileges;
@@ -19,8 +20,9 @@ use tokio::{
 pub(super) use self::config::{Listen, read_token};
 use self::{
     config::Config,
+    export::{Export, Tally},
     http::{Listener, Order, Shared, router},
-    own::{Limited, Usage, own},
+    own::{Limited, Usage},
     privileges::Keep,
     recordings::{Recordings, Refused},
 };
@@ -71,6 +73,7 @@ impl Serve {
         }
         let config = self.config()?;
         let token = config.token()?;
+        config.otlp.headers()?;
         if self.check_config {
             return Ok(ExitCode::SUCCESS);
         }
@@ -113,13 +116,16 @@ impl Serve {
         rules.set(config.rules.clone());
         let (orders, mut ordered) = mpsc::channel(ORDERS);
 
-        let mut usage = Usage::default();
+        let tally = Arc::new(Tally::default());
+        let mut usage = Usage::new(tally.clone());
         let mut watchdog = Watchdog::new(config.budget, config.budget_over_ns());
         let mut teller = Teller::new(limits(&config));
-        let nothing = own(&Snapshot::default(), &limited(&config, watchdog.shed()));
+        let nothing = usage.own(&Snapshot::default(), &limited(&config, watchdog.shed()));
         let nothing = (Arc::new(Fleet::default()), nothing);
         let (tell, told) = watch::channel(nothing);
         let (new_token, token) = watch::channel(token);
+        let headers = config.otlp.headers()?;
+        let export = Export::start(&config.otlp, headers, limits(&config), told.clone(), tally)?;
         let shared = Shared {
             snapshots: snapshots.clone(),
             told,
@@ -172,12 +178,15 @@ impl Serve {
                         counts.send_replace(shed.counts);
                     }
                     let fleet = Arc::new(teller.tell(&snapshot));
-                    let own = own(&snapshot, &limited(&config, watchdog.shed()));
+                    let own = usage.own(&snapshot, &limited(&config, watchdog.shed()));
                     tell.send_replace((fleet, own));
                 }
             }
         }
         recordings.end().await;
+        if let Some(export) = export {
+            export.stop();
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -193,6 +202,7 @@ impl Serve {
             ("interval", config.interval != before.interval),
             ("evidence", config.evidence != before.evidence),
             ("measure_probes", config.measure_probes != before.measure_probes),
+            ("otlp", config.otlp != before.otlp),
         ] {
             if changed {
                 log::warn!("{field} changes when memtrace is started again");

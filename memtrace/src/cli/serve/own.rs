@@ -4,6 +4,7 @@ use std::{fs, sync::Arc};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
+use super::export::Tally;
 use crate::{
     cli::look::rss,
     model::{
@@ -23,6 +24,7 @@ pub(super) struct Usage {
     probes_part: f64,
     /// What they took so far, ns: when they are not measured, as when they were measured last.
     probes_ns: f64,
+    exports: Arc<Tally>,
 }
 
 /// What is configured, and what came of it.
@@ -34,6 +36,11 @@ pub(super) struct Limited {
 }
 
 impl Usage {
+    /// Nothing is known yet but how metrics are sent.
+    pub(super) fn new(exports: Arc<Tally>) -> Self {
+        Self { exports, ..Self::default() }
+    }
+
     /// Takes what the probes took, and returns the CPU time of the daemon with it, ns.
     pub(super) fn cpu_ns(&mut self, snapshot: &Snapshot) -> u64 {
         let Snapshot { time_ns, probes, .. } = snapshot;
@@ -48,28 +55,31 @@ impl Usage {
         (self.time_ns, self.probes) = (*time_ns, probes.clone());
         (cpu_seconds() * 1e9 + self.probes_ns) as u64
     }
-}
 
-/// Returns what the daemon says of itself.
-pub(super) fn own(snapshot: &Snapshot, limited: &Limited) -> Own {
-    let (evidence, untracked) = match snapshot.counting {
-        Counting::On { evidence, untracked } => (Some(evidence), untracked),
-        Counting::Starting | Counting::Off(_) => (None, 0),
-    };
-    Own {
-        version: env!("CARGO_PKG_VERSION"),
-        evidence,
-        cpu_seconds: cpu_seconds(),
-        resident: rss(std::process::id()).unwrap_or(0),
-        open_fds: fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
-        walk_seconds: snapshot.walks.cost_ns as f64 / 1e9,
-        walks: snapshot.walks.times,
-        walks_failed: snapshot.walks.failed,
-        walk_budget: f64::from(limited.walk_budget) / 1e6,
-        budget: f64::from(limited.budget) / 1e6,
-        shed: limited.shed,
-        untracked,
-        probes: snapshot.probes.clone(),
+    /// Returns what the daemon says of itself.
+    pub(super) fn own(&self, snapshot: &Snapshot, limited: &Limited) -> Own {
+        let (evidence, untracked) = match snapshot.counting {
+            Counting::On { evidence, untracked } => (Some(evidence), untracked),
+            Counting::Starting | Counting::Off(_) => (None, 0),
+        };
+        let (exports, exports_failed) = self.exports.read();
+        Own {
+            version: env!("CARGO_PKG_VERSION"),
+            evidence,
+            cpu_seconds: cpu_seconds(),
+            resident: rss(std::process::id()).unwrap_or(0),
+            open_fds: fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+            walk_seconds: snapshot.walks.cost_ns as f64 / 1e9,
+            walks: snapshot.walks.times,
+            walks_failed: snapshot.walks.failed,
+            walk_budget: f64::from(limited.walk_budget) / 1e6,
+            budget: f64::from(limited.budget) / 1e6,
+            shed: limited.shed,
+            untracked,
+            probes: snapshot.probes.clone(),
+            exports,
+            exports_failed,
+        }
     }
 }
 

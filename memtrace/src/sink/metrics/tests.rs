@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::top::Id;
+use crate::model::{
+    fleet::{Figures, Named, Sums},
+    top::Id,
+};
 
 fn figures(processes: u64, walked: u64, freed: Option<u64>) -> Figures {
     let sums = Sums { operations: 2, zapped: 8192, freed };
@@ -87,7 +90,7 @@ fn every_family_is_described_in_the_docs() {
         other_cgroups: all,
         ..Fleet::default()
     };
-    let docs = include_str!("../../../docs/SERVE.md");
+    let docs = include_str!("../../../../docs/SERVE.md");
     let text = render(fleet.into(), Own::default(), Form::OpenMetrics).expect("text");
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE memtrace_")) {
         let (name, kind) = line.split_once(' ').expect("a type");
