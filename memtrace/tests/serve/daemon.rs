@@ -130,19 +130,25 @@ impl Daemon {
 
     /// Sends bytes as they are; the status is 0 when it answers nothing.
     pub(crate) fn ask(&self, request: &str) -> (u16, String) {
-        let (status, body) = self.ask_bytes(request);
+        let (status, _, body) = self.ask_bytes(request);
         (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// The same, with the head of the answer in lower case.
+    pub(crate) fn ask_with_head(&self, request: &str) -> (u16, String, String) {
+        let (status, head, body) = self.ask_bytes(request);
+        (status, head, String::from_utf8_lossy(&body).into_owned())
     }
 
     /// Returns the body of an answer that is no text.
     pub(crate) fn get_bytes(&self, path: &str) -> Vec<u8> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let (status, body) = self.ask_bytes(&request);
+        let (status, _, body) = self.ask_bytes(&request);
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
         body
     }
 
-    fn ask_bytes(&self, request: &str) -> (u16, Vec<u8>) {
+    fn ask_bytes(&self, request: &str) -> (u16, String, Vec<u8>) {
         let mut stream = self.connect();
         // It may answer and close before it has read all.
         let _ = stream.write_all(request.as_bytes());
@@ -153,7 +159,7 @@ impl Daemon {
         let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         let is_chunked = head.contains("transfer-encoding: chunked");
-        (status, if is_chunked { unchunked(&body) } else { body })
+        (status, head, if is_chunked { unchunked(&body) } else { body })
     }
 
     /// Returns the value of a metric without labels, or with exactly these.

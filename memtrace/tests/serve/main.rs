@@ -5,6 +5,7 @@ mod budget;
 mod connect;
 mod daemon;
 mod kubernetes;
+mod openapi;
 mod otlp;
 mod packaging;
 mod privileges;
@@ -77,13 +78,19 @@ fn main() -> ExitCode {
         with(Some("promtool"), "alerts_fire_when_they_should", packaging::rules),
         rooted("a_receiver_of_otlp_has_the_figures_of_the_page", otlp::the_same_figures),
         rooted("a_receiver_of_otlp_that_is_not_there_harms_nobody", otlp::nobody_there),
+        rooted("answers_are_as_openapi_describes_them", openapi::answers_are_as_described),
+        rooted_unless(
+            || (!openapi::has_schemathesis()).then_some("schemathesis"),
+            "a_fuzzer_of_openapi_finds_no_fault",
+            openapi::fuzzed,
+        ),
     ];
     trials.extend(kubernetes::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn rooted(name: &str, test: fn()) -> Trial {
-    with(None, name, test)
+    rooted_unless(|| None, name, test)
 }
 
 /// A test that needs a program as well.
@@ -93,12 +100,22 @@ fn with(program: Option<&'static str>, name: &str, test: fn()) -> Trial {
 
 /// A test that needs several.
 fn with_all(programs: Vec<&'static str>, name: &str, test: fn()) -> Trial {
+    let missing = move || programs.iter().copied().find(|program| !has_program(program));
+    rooted_unless(missing, name, test)
+}
+
+/// A test that needs something which may be missing.
+fn rooted_unless(
+    missing: impl Fn() -> Option<&'static str> + Send + 'static,
+    name: &str,
+    test: fn(),
+) -> Trial {
     Trial::ignorable_test(name, move || {
         if !nix::unistd::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        if let Some(program) = programs.into_iter().find(|program| !has_program(program)) {
-            return without(program);
+        if let Some(what) = missing() {
+            return without(what);
         }
         test();
         Ok(Completion::Completed)

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     daemon::{Daemon, HEAP, Heap},
+    openapi::assert_valid,
     privileges::{ENOUGH, threads},
 };
 
@@ -119,6 +120,9 @@ fn records_by_request(heap: &Heap, daemon: &Daemon) {
     wait_until_known(daemon, heap);
     let (status, begun) = start(daemon, heap, "1h");
     assert_eq!(status, 201, "{begun}");
+    assert_valid("a recording", "/components/schemas/Recording", &begun);
+    let all = daemon.get_json("/api/v1/recordings");
+    assert_valid("recordings", "/components/schemas/Recordings", &all);
     let id = begun["id"].as_str().expect("a name").to_owned();
     assert!(id.starts_with("tested_heap-"), "{id}");
     let path = format!("/api/v1/recordings/{id}");

@@ -24,12 +24,12 @@ pub(super) struct Family {
     /// What it says.
     pub(super) help: String,
     pub(super) unit: Unit,
-    pub(super) kind: Kind,
+    pub(super) kind: Instrument,
     figure: Figure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Instrument {
     Gauge,
     Counter,
 }
@@ -163,7 +163,7 @@ pub(super) fn families() -> Vec<Family> {
 }
 
 fn of_group(group: Group) -> Vec<Family> {
-    use Kind::{Counter, Gauge};
+    use Instrument::{Counter, Gauge};
     let whose = group.whose();
     let family = |name, help: &str, unit, kind, figure| {
         let by_path = if kind == Counter { ", by path" } else { "" };
@@ -215,7 +215,7 @@ fn of_group(group: Group) -> Vec<Family> {
 
 /// Returns what the daemon is and takes.
 fn own() -> Vec<Family> {
-    use Kind::{Counter, Gauge};
+    use Instrument::{Counter, Gauge};
     use Unit::{Bytes, Ratio, Seconds, Things};
     use Value::{Real, Whole};
     let build = Family {
@@ -300,14 +300,14 @@ fn of_daemon(
     name: &'static str,
     help: &str,
     unit: Unit,
-    kind: Kind,
+    kind: Instrument,
     figure: fn(&Own) -> Value,
 ) -> Family {
     Family { group: None, name, help: help.to_owned(), unit, kind, figure: Figure::Own(figure) }
 }
 
 fn of_probes(name: &'static str, help: &str, unit: Unit, figure: Figure) -> Family {
-    Family { group: None, name, help: help.to_owned(), unit, kind: Kind::Counter, figure }
+    Family { group: None, name, help: help.to_owned(), unit, kind: Instrument::Counter, figure }
 }
 
 impl Group {

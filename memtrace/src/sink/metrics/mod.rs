@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{self, Registry},
 };
 
-use self::families::{Kind, Point, Unit, Value, families};
+use self::families::{Instrument, Point, Unit, Value, families};
 use crate::model::{fleet::Fleet, report::Evidence, top::ProbeTimes, watchdog::Shed};
 
 /// What the daemon says of itself.
@@ -115,19 +115,23 @@ impl Collector for Told {
                 Unit::Things(_) => None,
             };
             let kind = match family.kind {
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Counter => MetricType::Counter,
+                Instrument::Gauge => MetricType::Gauge,
+                Instrument::Counter => MetricType::Counter,
             };
             let mut series = encoder.encode_descriptor(&name, &family.help, unit.as_ref(), kind)?;
             for Point { labels, value } in family.points(&self.fleet, &self.own) {
                 let one = series.encode_family(&labels)?;
                 match (family.kind, value) {
-                    (Kind::Gauge, Value::Whole(count)) => {
+                    (Instrument::Gauge, Value::Whole(count)) => {
                         ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(one)
                     }
-                    (Kind::Gauge, Value::Real(number)) => ConstGauge::new(number).encode(one),
-                    (Kind::Counter, Value::Whole(count)) => ConstCounter::new(count).encode(one),
-                    (Kind::Counter, Value::Real(number)) => ConstCounter::new(number).encode(one),
+                    (Instrument::Gauge, Value::Real(number)) => ConstGauge::new(number).encode(one),
+                    (Instrument::Counter, Value::Whole(count)) => {
+                        ConstCounter::new(count).encode(one)
+                    }
+                    (Instrument::Counter, Value::Real(number)) => {
+                        ConstCounter::new(number).encode(one)
+                    }
                 }?;
             }
         }

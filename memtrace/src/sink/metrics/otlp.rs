@@ -9,7 +9,7 @@ use opentelemetry::{
 
 use super::{
     Own,
-    families::{Family, Kind, Unit, Value, families},
+    families::{Family, Instrument, Unit, Value, families},
 };
 use crate::model::fleet::Fleet;
 
@@ -35,10 +35,10 @@ pub fn register(
             }};
         }
         match (kind, is_whole) {
-            (Kind::Gauge, true) => instrument!(u64_observable_gauge, whole),
-            (Kind::Gauge, false) => instrument!(f64_observable_gauge, real),
-            (Kind::Counter, true) => instrument!(u64_observable_counter, whole),
-            (Kind::Counter, false) => instrument!(f64_observable_counter, real),
+            (Instrument::Gauge, true) => instrument!(u64_observable_gauge, whole),
+            (Instrument::Gauge, false) => instrument!(f64_observable_gauge, real),
+            (Instrument::Counter, true) => instrument!(u64_observable_counter, whole),
+            (Instrument::Counter, false) => instrument!(f64_observable_counter, real),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Value {
     }
 }
 
-/// Returns a label under the name that OpenTelemetry's semantic conventions (1.37) have for it, if any.
+/// Returns a label under the name that OpenTelemetry's semantic conventions have for it, if any.
 fn attribute(name: &'static str, value: &str) -> KeyValue {
     let name = match name {
         "pid" => {

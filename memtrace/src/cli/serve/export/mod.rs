@@ -46,6 +46,9 @@ const ANSWER_BYTES: usize = 64 << 10;
 /// More paths by which memory leaves are not told apart.
 const PATHS: usize = 16;
 
+/// What may be left out, and programs, as far as paths do not leave room for them.
+const LABELS: usize = 3;
+
 /// How often metrics were sent, and how often in vain.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -104,7 +107,7 @@ fn room(instrument: &Instrument, limits: Limits) -> Option<Stream> {
     } else if instrument.name().starts_with("memtrace.cgroup.") {
         limits.cgroups
     } else {
-        1
+        LABELS
     };
     Stream::builder().with_cardinality_limit((named * paths).max(1)).build().ok()
 }

@@ -1,9 +1,9 @@
 //! Recordings: to start, to stop, to fetch, to remove.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     problem::Problem,
-    routes::{App, Pid, Shared, process},
+    routes::{App, Pid, Routes, Shared, process},
 };
 use crate::{
     cli::{
@@ -56,14 +56,15 @@ pub(in crate::cli::serve) enum Order {
 
 type Answer<T> = oneshot::Sender<Result<T, Refused>>;
 
-/// Returns the routes.
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/api/v1/processes/{pid}/recordings", post(start))
-        .route("/api/v1/recordings", get(list))
-        .route("/api/v1/recordings/{id}", get(one).delete(remove))
-        .route("/api/v1/recordings/{id}/stop", post(stop))
-        .route("/api/v1/recordings/{id}/trace", get(trace))
+/// What answers to those who bear the token.
+pub(super) fn routes() -> Routes<5> {
+    [
+        ("/api/v1/processes/{pid}/recordings", post(start)),
+        ("/api/v1/recordings", get(list)),
+        ("/api/v1/recordings/{id}", get(one).delete(remove)),
+        ("/api/v1/recordings/{id}/stop", post(stop)),
+        ("/api/v1/recordings/{id}/trace", get(trace)),
+    ]
 }
 
 #[derive(Deserialize)]

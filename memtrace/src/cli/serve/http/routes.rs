@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -45,27 +45,60 @@ pub(in crate::cli::serve) struct Shared {
     pub(in crate::cli::serve) lacking: Vec<String>,
 }
 
+/// The description of all of this.
+const OPENAPI: &str = include_str!("../../../../../docs/openapi.json");
+/// What it refers to.
+const REPORT: &str = include_str!("../../../../../docs/report.schema.json");
+
 pub(super) type App = State<Arc<Shared>>;
 pub(super) type Pid = Result<Path<u32>, PathRejection>;
 
+/// Paths with what answers there.
+pub(super) type Routes<const N: usize> = [(&'static str, MethodRouter<Arc<Shared>>); N];
+
+/// What answers to everyone.
+fn open() -> Routes<2> {
+    [("/healthz", get(|| async { "ok\n" })), ("/readyz", get(ready))]
+}
+
+/// What answers to those who bear the token.
+fn with_token() -> Routes<7> {
+    [
+        ("/metrics", get(metrics)),
+        ("/api/v1/openapi.json", get(|| async { document(OPENAPI) })),
+        ("/api/v1/report.schema.json", get(|| async { document(REPORT) })),
+        ("/api/v1/processes", get(processes)),
+        ("/api/v1/processes/{pid}", get(report)),
+        ("/api/v1/processes/{pid}/regions", get(regions)),
+        ("/api/v1/processes/{pid}/page", get(page)),
+    ]
+}
+
 /// Returns all routes.
 pub(in crate::cli::serve) fn router(shared: Arc<Shared>) -> Router {
-    let with_token = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/api/v1/processes", get(processes))
-        .route("/api/v1/processes/{pid}", get(report))
-        .route("/api/v1/processes/{pid}/regions", get(regions))
-        .route("/api/v1/processes/{pid}/page", get(page))
-        .merge(recordings::routes())
+    let routes = |routes: &[(&str, MethodRouter<Arc<Shared>>)]| {
+        let all = routes.iter().cloned();
+        all.fold(Router::new(), |router, (path, method)| router.route(path, method))
+            .method_not_allowed_fallback(|| async {
+                Problem(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "the methods that it takes are in Allow".into(),
+                )
+            })
+    };
+    let with_token = routes(&with_token())
+        .merge(routes(&recordings::routes()))
         .layer(middleware::from_fn_with_state(shared.clone(), check_token));
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
+    routes(&open())
         .merge(with_token)
         .fallback(|| async {
             Problem::not_found("there is nothing here; docs/SERVE.md lists what there is")
         })
         .with_state(shared)
+}
+
+fn document(text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 async fn check_token(State(shared): App, request: Request, next: Next) -> Response {
@@ -144,5 +177,25 @@ fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
             StatusCode::FORBIDDEN,
             looked.why_not.clone().unwrap_or_else(|| "it cannot be looked at".to_owned()),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else_is() {
+        let described: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let mut described: Vec<&String> =
+            described["paths"].as_object().expect("paths").keys().collect();
+        let all = (open(), with_token(), recordings::routes());
+        let routes = all.0.iter().chain(&all.1).chain(&all.2);
+        let mut routes: Vec<&str> = routes.map(|(path, _)| *path).collect();
+        described.sort();
+        routes.sort_unstable();
+        assert_eq!(described, routes);
     }
 }
