@@ -21,8 +21,9 @@ pub(super) const TARGET: &str = "bpfel-unknown-none";
 
 /// What the compiler is told, besides which paths to hide: v3 is the first BPF that has atomics
 /// with a result, and the debug information becomes BTF.
+///
 /// Memory is set by plain stores: a program that calls another function, such as `memset`, keeps the
-/// verifier ten times as long up to 6.2, where it then tells all values apart (`__mark_reg_unknown`,
+/// verifier several times as long up to 6.2, where it then tells all values apart (`__mark_reg_unknown`,
 /// kernel/bpf/verifier.c).
 pub(super) const FLAGS: [&str; 4] = [
     "-Ctarget-cpu=v3",

@@ -168,7 +168,8 @@ pub(super) fn process(shared: &Shared, pid: Pid) -> Result<Process, Problem> {
 fn looked_at(shared: &Shared, pid: Pid) -> Result<Report, Problem> {
     let process = process(shared, pid)?;
     let Some(looked) = &process.looked else {
-        return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, "it was not walked yet".into()));
+        let detail = "it was not walked yet: the largest are first, and walk_only, walk_never and walk_budget may leave it out";
+        return Err(Problem(StatusCode::SERVICE_UNAVAILABLE, detail.into()));
     };
     match &looked.report {
         Some(found) => look::report_of((**found).clone(), looked.at_ns)
