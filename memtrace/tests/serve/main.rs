@@ -3,6 +3,7 @@
 
 mod budget;
 mod connect;
+mod crowd;
 mod daemon;
 mod kubernetes;
 mod openapi;
@@ -32,6 +33,9 @@ use self::{
 };
 
 fn main() -> ExitCode {
+    if crowd::play() {
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // Each counts the whole machine.
     arguments.test_threads.get_or_insert(1);
@@ -42,11 +46,14 @@ fn main() -> ExitCode {
         rooted("what_is_no_request_is_refused", no_request),
         rooted("a_thousand_idle_connections_shut_nobody_out", idle),
         rooted("a_killed_daemon_leaves_nothing_in_the_way", killed),
+        rooted("two_thousand_processes_cost_less_than_one_per_cent_of_a_cpu", crowd::is_cheap),
+        rooted("many_may_ask_at_once", crowd::may_ask),
         rooted("a_process_is_recorded_by_request", recordings::by_request),
         with(Some("setpriv"), "an_ordinary_user_records", recordings::by_a_user),
         rooted("a_process_is_recorded_by_rule", recordings::by_rule),
         rooted("a_killed_daemon_leaves_whole_recordings", recordings::killed),
-        rooted("nothing_is_recorded_where_there_is_no_room", recordings::full_disk),
+        rooted("nothing_is_recorded_where_there_is_no_room", recordings::no_room),
+        rooted("a_disk_that_fills_up_ends_a_recording", recordings::full_disk),
         rooted("more_is_left_out_until_the_budget_is_kept", budget::is_kept),
         rooted("it_is_measured_how_long_probes_run", budget::probes_are_measured),
         rooted("a_report_is_asked_of_the_daemon", connect::report),

@@ -1,0 +1,173 @@
+//! What the daemon takes where many processes are, and come and go; and where many ask.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::{Child, ChildStdin, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{Signal, raise},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, fork, pause},
+};
+
+use crate::{daemon, daemon::Daemon};
+
+/// Processes that do nothing.
+const IDLE: usize = 2000;
+/// Others begin and end so often a second.
+const FORKS: u32 = 200;
+/// For so long.
+const TIME: Duration = Duration::from_secs(20);
+
+/// Says that this program is to be the crowd.
+const ROLE: &str = "MEMTRACE_TEST_CROWD";
+
+/// Is the crowd, where this program was started as one: until its input is closed.
+pub(crate) fn play() -> bool {
+    if env::var_os(ROLE).is_none() {
+        return false;
+    }
+    for _ in 0..IDLE {
+        begin(|| {
+            loop {
+                pause();
+            }
+        });
+    }
+    println!("ready");
+    // What is read ends with the test.
+    thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let _ = raise(Signal::SIGKILL);
+    });
+    let mut next = Instant::now();
+    loop {
+        let child = begin(|| drop(std::hint::black_box(vec![1_u8; 1 << 20])));
+        let _ = waitpid(child, None);
+        next += Duration::from_secs(1) / FORKS;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Begins a process that ends with its parent.
+fn begin(work: impl FnOnce()) -> nix::unistd::Pid {
+    // SAFETY: the child has one thread, and no lock is held: nothing else runs yet, or it only reads.
+    match unsafe { fork() }.expect("there is room for one more") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let _ = set_pdeathsig(Signal::SIGKILL);
+            work();
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// A crowd that runs.
+struct Crowd {
+    child: Child,
+    _input: ChildStdin,
+}
+
+impl Crowd {
+    fn start() -> Self {
+        let mut child = Command::new(env::current_exe().expect("it has a path"))
+            .env(ROLE, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let said = child.stdout.take().expect("it is piped");
+        BufReader::new(said).read_line(&mut line).expect("text");
+        assert_eq!(line, "ready\n");
+        let input = child.stdin.take().expect("it is piped");
+        Self { child, _input: input }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every 10 s, as by default, the daemon reads them all.
+pub(crate) fn is_cheap() {
+    let daemon = Daemon::start("listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\n");
+    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    let crowd = Crowd::start();
+    let told = |name: &str| daemon.metric(name).expect("it is told");
+    daemon.wait_until("all of them", |_| {
+        (told("memtrace_machine_processes") > IDLE as f64).then_some(())
+    });
+    let (started, before) = (Instant::now(), told("memtrace_self_cpu_seconds_total"));
+    thread::sleep(TIME);
+    // It tells what it took at its last reading.
+    let took = told("memtrace_self_cpu_seconds_total") - before;
+    let part = took / started.elapsed().as_secs_f64();
+    assert!(part < 0.01, "{:.2} % of a CPU", part * 100.0);
+    let resident = daemon.resident();
+    assert!(resident < 56 << 20, "{} KiB resident", resident >> 10);
+    let lines = daemon.get("/metrics").1.lines().count();
+    assert!(lines < 3000, "{lines} lines of metrics");
+    drop(crowd);
+}
+
+/// Many ask at once, each on a connection that stays.
+pub(crate) fn may_ask() {
+    let daemon = daemon();
+    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    let before = daemon.resident();
+    let until = Instant::now() + Duration::from_secs(5);
+    let ask = |path: &'static str| {
+        let address = daemon.address.clone();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(TcpStream::connect(address).expect("it listens"));
+            let mut answers = 0;
+            while Instant::now() < until {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+                stream.get_mut().write_all(request.as_bytes()).expect("it takes it");
+                answer(&mut stream);
+                answers += 1;
+            }
+            answers
+        })
+    };
+    let asking = (0..16).map(|at| ask(["/metrics", "/api/v1/processes"][at % 2]));
+    let asking: Vec<_> = asking.collect();
+    let answers: Vec<u32> =
+        asking.into_iter().map(|thread| thread.join().expect("it was answered")).collect();
+    assert!(answers.iter().all(|answers| *answers > 0), "{answers:?}");
+    let grown = daemon.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{} KiB more", grown >> 10);
+    assert_eq!(daemon.get("/healthz").0, 200);
+}
+
+/// Reads an answer whole, which is a good one.
+fn answer(stream: &mut BufReader<TcpStream>) {
+    let mut len = None;
+    let mut line = String::new();
+    stream.read_line(&mut line).expect("text");
+    assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+    loop {
+        line.clear();
+        stream.read_line(&mut line).expect("text");
+        if line == "\r\n" {
+            break;
+        }
+        let field = line.to_lowercase();
+        len = field.strip_prefix("content-length: ").map_or(len, |len| len.trim().parse().ok());
+    }
+    let mut body = vec![0; len.expect("a length")];
+    stream.read_exact(&mut body).expect("a body");
+}
