@@ -4,22 +4,20 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Empty;
 use hyper::{
-    Request, StatusCode,
+    Request, Response,
     body::Bytes,
-    client::conn::http1,
     header::{AUTHORIZATION, CONNECTION, HOST},
 };
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 
 use super::{
+    exchange::exchange,
     failure::Failure,
     serve::{Listen, read_token},
 };
@@ -35,7 +33,7 @@ const MOST_BYTES: usize = 256 << 20;
 pub(super) struct Connect {
     /// Asks the daemon (`memtrace serve`) at ADDRESS:PORT or unix:PATH, and looks at nothing itself.
     #[arg(long, value_name = "ADDRESS")]
-    pub(super) connect: Option<Listen>,
+    connect: Option<Listen>,
     /// A file with the token that the daemon wants.
     #[arg(long, value_name = "FILE", requires = "connect")]
     token_file: Option<PathBuf>,
@@ -78,42 +76,35 @@ impl Daemon {
 
     /// Errors: a [`Problem`] where the daemon says what is wrong.
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let (status, body) = timeout(PATIENCE, self.ask(path))
+        let answer = timeout(PATIENCE, self.ask(path))
             .await
             .map_err(|_| anyhow!("it does not answer"))
             .flatten()
             .with_context(|| format!("cannot ask the daemon at {}", self.address))?;
+        let (status, body) = (answer.status(), answer.body());
         if status.is_success() {
-            return serde_json::from_slice(&body).context("cannot read the daemon's answer");
+            return serde_json::from_slice(body).context("cannot read the daemon's answer");
         }
-        match serde_json::from_slice::<Problem>(&body) {
+        match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => Err(problem.into()),
             Err(_) => bail!("{} answers with {status}: it is no daemon of memtrace", self.address),
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        match &self.address {
-            Listen::Tcp(address) => self.ask_on(TcpStream::connect(address).await?, path).await,
-            Listen::Unix(socket) => self.ask_on(UnixStream::connect(socket).await?, path).await,
-        }
-    }
-
-    async fn ask_on(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        path: &str,
-    ) -> Result<(StatusCode, Bytes)> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+    async fn ask(&self, path: &str) -> Result<Response<Bytes>> {
         let mut request = Request::get(path).header(HOST, "memtrace").header(CONNECTION, "close");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
-        Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
+        let request = request.body(Empty::<Bytes>::new())?;
+        match &self.address {
+            Listen::Tcp(address) => {
+                exchange(TcpStream::connect(address).await?, request, MOST_BYTES).await
+            }
+            Listen::Unix(socket) => {
+                exchange(UnixStream::connect(socket).await?, request, MOST_BYTES).await
+            }
+        }
     }
 }
 

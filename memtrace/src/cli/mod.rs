@@ -6,6 +6,7 @@ mod connect;
 mod core;
 mod diff;
 mod doctor;
+mod exchange;
 mod failure;
 mod flame;
 mod formats;
@@ -358,6 +359,10 @@ fn duration(text: &str) -> Result<Duration, String> {
         .filter(|seconds| *seconds > 0.0)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "must be a time such as 500ms, 10s or 5m".to_owned())
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

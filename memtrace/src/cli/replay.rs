@@ -18,6 +18,7 @@ use super::{
     failure::Failure,
     flame,
     line::Line,
+    nanoseconds,
     output::{Output, Stream, check_not_over},
     recorder::Recorder,
     status::{Work, count_file},
@@ -89,7 +90,6 @@ impl Replay {
 
     /// Returns the times between which something is reported, given when the trace begins.
     fn part(&self, start_ns: u64) -> Result<Part, Failure> {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let at = |time: Duration| start_ns.saturating_add(nanoseconds(time));
         let part = Part { from: self.from.map(at), to: self.to.map(at) };
         if let (Some(from), Some(to)) = (part.from, part.to)

@@ -18,7 +18,7 @@ use super::{
     Level,
     connect::Daemon,
     machine::{Machine, now_ns},
-    runtime,
+    nanoseconds, runtime,
 };
 use crate::{
     model::{
@@ -102,7 +102,7 @@ impl Gatherer {
             stopwatch: Stopwatch::new(measures_probes),
             counts: recounted.clone(),
             wish: Wish::default(),
-            interval_ns: u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
+            interval_ns: nanoseconds(every),
             read_ns: now_ns()?,
             publish,
         };
@@ -228,11 +228,11 @@ impl State {
         if let Some(Books { probes, before, before_ns }) = &mut self.books {
             let reading = probes.machine()?;
             let now = now_ns()?;
-            self.processes.time_probes(self.stopwatch.read(now, probes)?);
             let evidence = probes.evidence();
             let rows = match &mut self.machine {
                 None => process_rows(&reading, before, evidence),
                 Some(machine) => {
+                    self.processes.time_probes(self.stopwatch.read(now, probes)?);
                     let report =
                         machine.report(&reading, before, evidence, (*before_ns, now), usize::MAX);
                     let rows = report.processes.clone();

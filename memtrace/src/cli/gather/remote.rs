@@ -1,6 +1,6 @@
 //! What the live view shows, asked of a daemon.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Error, Result};
 use tokio::{
@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    cli::connect::{Daemon, Problem},
-    model::top::{Id, Point, Snapshot, Wish},
+    cli::{
+        connect::{Daemon, Problem},
+        nanoseconds,
+    },
+    model::top::{Course, Id, Snapshot, Wish},
 };
-
-/// Points that are kept of the process that is looked at.
-const MOST_POINTS: usize = 600;
 
 /// Asks again and again.
 pub(super) struct Remote {
@@ -23,7 +23,7 @@ pub(super) struct Remote {
     /// These processes alone; all where none is named.
     pids: Vec<u32>,
     /// What the process that is looked at was made of.
-    history: (Id, VecDeque<Point>),
+    history: (Id, Course),
     publish: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -34,8 +34,7 @@ impl Remote {
         pids: Vec<u32>,
         publish: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
-        let history = (Id::default(), VecDeque::new());
-        Self { daemon, every, pids, history, publish }
+        Self { daemon, every, pids, history: Default::default(), publish }
     }
 
     /// Asks until nobody looks any more.
@@ -60,8 +59,7 @@ impl Remote {
     }
 
     async fn ask(&mut self, opened: Option<Id>) -> Result<Snapshot> {
-        let interval_ns = u64::try_from(self.every.as_nanos()).unwrap_or(u64::MAX);
-        let mut snapshot = self.daemon.listing().await?.snapshot(interval_ns);
+        let mut snapshot = self.daemon.listing().await?.snapshot(nanoseconds(self.every));
         if !self.pids.is_empty() {
             snapshot.processes.retain(|process| self.pids.contains(&process.id.tgid));
         }
@@ -76,15 +74,11 @@ impl Remote {
                 Err(error) => return Err(error),
             }
             if self.history.0 != process.id {
-                self.history = (process.id, VecDeque::new());
+                self.history = (process.id, Course::default());
             }
-            let points = &mut self.history.1;
-            let now = looked.history.last().copied();
-            if now.as_ref() != points.back() {
-                points.extend(now);
-            }
-            points.drain(..points.len().saturating_sub(MOST_POINTS));
-            looked.history = points.iter().copied().collect();
+            let course = &mut self.history.1;
+            course.take(looked.history.last().copied());
+            looked.history = course.points();
         }
         Ok(snapshot)
     }

@@ -12,7 +12,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::recordings::Settings;
 use crate::{
-    cli::{Failure, Level, duration, gather::WalkPlan, parse_size, serve::export::Otlp},
+    cli::{
+        Failure, Level, duration, gather::WalkPlan, nanoseconds, parse_size, serve::export::Otlp,
+    },
     model::{
         rules::{Figure, Rule},
         top::Walkable,
@@ -253,10 +255,6 @@ fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     parse_size(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A rule as it is written.

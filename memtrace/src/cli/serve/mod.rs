@@ -7,7 +7,7 @@ mod own;
 mod privileges;
 mod recordings;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -72,8 +72,7 @@ impl Serve {
             return Ok(ExitCode::SUCCESS);
         }
         let config = self.config()?;
-        let token = config.token()?;
-        config.otlp.headers()?;
+        let (token, headers) = (config.token()?, config.otlp.headers()?);
         if self.check_config {
             return Ok(ExitCode::SUCCESS);
         }
@@ -82,14 +81,19 @@ impl Serve {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most.min(1 << 20), most);
         }
         priority::step_back();
-        runtime()?.block_on(self.serve(config, token))
+        runtime()?.block_on(self.serve(config, token, headers))
     }
 
     fn config(&self) -> Result<Config, Failure> {
         self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)
     }
 
-    async fn serve(&self, config: Config, token: Option<String>) -> Outcome {
+    async fn serve(
+        &self,
+        config: Config,
+        token: Option<String>,
+        headers: HashMap<String, String>,
+    ) -> Outcome {
         let listener = Listener::open(&config.listen).await?;
         let lacking = privileges::lacking()?;
         lacking.iter().for_each(|lack| log::warn!("{lack}"));
@@ -124,7 +128,6 @@ impl Serve {
         let nothing = (Arc::new(Fleet::default()), nothing);
         let (tell, told) = watch::channel(nothing);
         let (new_token, token) = watch::channel(token);
-        let headers = config.otlp.headers()?;
         let export = Export::start(&config.otlp, headers, limits(&config), told.clone(), tally)?;
         let shared = Shared {
             snapshots: snapshots.clone(),

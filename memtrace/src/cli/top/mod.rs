@@ -64,13 +64,20 @@ impl Top {
                 "`memtrace report --all` writes the same figures once",
             ));
         }
-        if let Some(daemon) = self.connect.daemon()? {
-            // A daemon that is not there is told before the terminal is taken.
-            runtime()?.block_on(daemon.listing()).map_err(explain)?;
-            let gatherer = Gatherer::connect(daemon, self.interval, self.pids)?;
-            runtime()?.block_on(show(gatherer))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        let gatherer = match self.connect.daemon()? {
+            Some(daemon) => {
+                // A daemon that is not there is told before the terminal is taken.
+                runtime()?.block_on(daemon.listing()).map_err(explain)?;
+                Gatherer::connect(daemon, self.interval, self.pids)?
+            }
+            None => self.gather()?,
+        };
+        runtime()?.block_on(show(gatherer))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Gathers what is shown.
+    fn gather(self) -> Result<Gatherer, Failure> {
         let (found, _) = check_processes(&self.pids, |_| Ok(()))?;
         if found.is_empty() && !self.pids.is_empty() {
             return Err(Failure::gone(
@@ -88,9 +95,7 @@ impl Top {
             walks: WalkPlan { share: WALK_SHARE, ..WalkPlan::default() },
             measures_probes: false,
         };
-        let gatherer = Gatherer::start(plan, || Ok(()))?;
-        runtime()?.block_on(show(gatherer))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Gatherer::start(plan, || Ok(()))?)
     }
 }
 

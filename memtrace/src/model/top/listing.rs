@@ -26,7 +26,7 @@ pub struct Listing {
 }
 
 /// [`Listing::schema`] of this build.
-pub const SCHEMA: Name = "memtrace.processes/1";
+const SCHEMA: Name = "memtrace.processes/1";
 
 /// Whether it is counted what leaves processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

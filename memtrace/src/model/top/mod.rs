@@ -7,7 +7,7 @@ mod budget;
 mod listing;
 mod processes;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     machine::{MachineReport, Row},
@@ -16,7 +16,7 @@ use super::{
 
 pub use self::{
     budget::{Budget, Walkable},
-    listing::{Listing, SCHEMA as LISTING, Short, State},
+    listing::Listing,
     processes::{Look, Processes},
 };
 
@@ -131,6 +131,27 @@ impl Point {
         let [free, lazy_free] = [freed.allocator, freed.lazy_free].map(|bytes| bytes.unwrap_or(0));
         let live = memory.live.or(memory.resident)?;
         Some(Self { at_ns, live, free, lazy_free })
+    }
+}
+
+/// What a process was made of at the last moments, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Course(VecDeque<Point>);
+
+/// Moments that are kept.
+const MOST_POINTS: usize = 600;
+
+impl Course {
+    /// Takes another moment, unless it is the last one.
+    pub fn take(&mut self, point: Option<Point>) {
+        let point = point.filter(|point| self.0.back() != Some(point));
+        self.0.extend(point);
+        self.0.drain(..self.0.len().saturating_sub(MOST_POINTS));
+    }
+
+    /// Returns them.
+    pub fn points(&self) -> Arc<[Point]> {
+        self.0.iter().copied().collect()
     }
 }
 

@@ -1,18 +1,14 @@
 //! Keeps what is known of each process from one reading to the next.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Counting, Done, Id, Looked, Point, ProbeTimes, Process, Reading, Snapshot, Walks};
+use super::{
+    Counting, Course, Done, Id, Looked, Point, ProbeTimes, Process, Reading, Snapshot, Walks,
+};
 use crate::model::{
     machine::{MachineReport, Row},
     report::ProcessReport,
 };
-
-/// Points that are kept of a process.
-const MOST_POINTS: usize = 600;
 
 /// What a walk found, or why there was none.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +40,7 @@ pub struct Processes {
 #[derive(Debug, Default)]
 struct Kept {
     faults: u64,
-    points: VecDeque<Point>,
+    course: Course,
 }
 
 impl Processes {
@@ -59,8 +55,8 @@ impl Processes {
             let faults_per_s = known
                 .as_ref()
                 .map(|kept| per_second(faults.saturating_sub(kept.faults), passed_ns));
-            let points = known.map(|kept| kept.points).unwrap_or_default();
-            self.kept.insert(id, Kept { faults, points });
+            let course = known.map(|kept| kept.course).unwrap_or_default();
+            self.kept.insert(id, Kept { faults, course });
             let done = Done { cpu_ns, faults, resident: resident.unwrap_or(0) };
             let before = before.remove(&id).unwrap_or_default();
             self.shown.push(Process { id, comm, cgroup, resident, faults_per_s, done, ..before });
@@ -108,20 +104,19 @@ impl Processes {
         self.walks.cost_ns = self.walks.cost_ns.saturating_add(cost_ns);
         self.walks.times += 1;
         self.walks.failed += u64::from(result.is_err());
-        let (Some(process), Some(Kept { points, .. })) =
+        let (Some(process), Some(Kept { course, .. })) =
             (self.shown.iter_mut().find(|process| process.id == id), self.kept.get_mut(&id))
         else {
             return;
         };
         let (report, why_not) = match result {
             Ok(report) => {
-                points.extend(Point::of(at_ns, &report));
-                points.drain(..points.len().saturating_sub(MOST_POINTS));
+                course.take(Point::of(at_ns, &report));
                 (Some(Arc::new(report)), None)
             }
             Err(why_not) => (None, Some(why_not)),
         };
-        let history = points.iter().copied().collect();
+        let history = course.points();
         let done = process.done;
         process.looked = Some(Looked { at_ns, cost_ns, done, report, why_not, history });
     }

@@ -17,9 +17,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{client::conn::http1, header::HOST};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::header::HOST;
 use nix::sys::utsname::uname;
 use opentelemetry::{KeyValue, metrics::MeterProvider as _};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -34,7 +33,7 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 pub(super) use self::config::Otlp;
 use crate::{
-    cli::runtime,
+    cli::{exchange::exchange, runtime},
     model::fleet::{Fleet, Limits},
     sink::metrics::{Own, otlp},
 };
@@ -172,14 +171,14 @@ impl HttpClient for Client {
 fn send(request: Request<Bytes>) -> Result<Response<Bytes>> {
     let runtime = runtime()?;
     let answer = runtime.block_on(async {
-        timeout(PATIENCE, exchange(request)).await.context("it takes too long")?
+        timeout(PATIENCE, deliver(request)).await.context("it takes too long")?
     });
     // A name may still be looked up: nobody waits for it.
     runtime.shutdown_background();
     answer
 }
 
-async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>> {
+async fn deliver(request: Request<Bytes>) -> Result<Response<Bytes>> {
     let (mut head, body) = request.into_parts();
     let host = head.uri.host().context("the endpoint has no host")?.to_owned();
     let port = head.uri.port_u16().unwrap_or(80);
@@ -191,11 +190,5 @@ async fn exchange(request: Request<Bytes>) -> Result<Response<Bytes>> {
     let stream = TcpStream::connect((host, port))
         .await
         .with_context(|| format!("cannot connect to {host}:{port}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let answer = sender.send_request(Request::from_parts(head, Full::new(body))).await?;
-    let (head, body) = answer.into_parts();
-    let body =
-        Limited::new(body, ANSWER_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
-    Ok(Response::from_parts(head, body.to_bytes()))
+    exchange(stream, Request::from_parts(head, Full::new(body)), ANSWER_BYTES).await
 }
