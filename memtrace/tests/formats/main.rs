@@ -10,6 +10,8 @@ mod figures;
 #[path = "../page/made_up.rs"]
 mod made_up;
 mod perfetto;
+#[path = "../common/python.rs"]
+mod python;
 mod text;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../common/trial.rs"]

@@ -1,10 +1,6 @@
 //! A trace for Perfetto, read by `read_trace.py` with Perfetto's own definitions.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, path::Path, process::Output};
 
 use memtrace::{
     model::{Model, change::Change, report::Evidence},
@@ -12,11 +8,11 @@ use memtrace::{
 };
 use serde_json::Value;
 
-use crate::{MEMTRACE, TRACES, json_of, made_up, trace};
+use crate::{MEMTRACE, TRACES, json_of, made_up, python::python, trace};
 
 /// Tells whether the definitions are there.
 pub(crate) fn is_there() -> bool {
-    python(&[]).is_some_and(|output| output.status.success())
+    read_trace(&[]).is_some_and(|output| output.status.success())
 }
 
 /// What the last value of each counter has to be: the field of its name.
@@ -101,17 +97,13 @@ fn assert_is(drawn: &Value, report: &Value) {
 }
 
 fn read(file: &Path) -> Value {
-    let output = python(&[file]).expect("python3 is there");
+    let output = read_trace(&[file]).expect("python3 is there");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
 
-fn python(files: &[&Path]) -> Option<Output> {
-    let mut command = Command::new("python3");
-    if let Some(folder) = env::var_os("MEMTRACE_PERFETTO") {
-        command.env("PYTHONPATH", folder);
-    }
+fn read_trace(files: &[&Path]) -> Option<Output> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/formats/read_trace.py");
-    command.arg(script).args(files).output().ok()
+    python("MEMTRACE_PERFETTO").arg(script).args(files).output().ok()
 }

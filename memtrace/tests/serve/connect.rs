@@ -2,19 +2,15 @@
 
 use std::process::{Command, Output};
 
-use libtest_mimic::{Completion, Failed};
+use libtest_mimic::Failed;
 use serde_json::Value;
 
 use crate::{
-    daemon::{Daemon, HEAP, Heap},
+    daemon,
+    daemon::{HEAP, Heap},
+    daemon_with,
     terminal::Terminal,
 };
-
-fn daemon(more: &str) -> Daemon {
-    Daemon::start(&format!(
-        "listen = \"127.0.0.1:0\"\ninterval = \"200ms\"\nwalk_only = [\"{HEAP}\"]\nwalk_budget = \"20%\"\n{more}"
-    ))
-}
 
 fn memtrace(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_memtrace")).args(args).output().expect("it runs")
@@ -34,7 +30,7 @@ pub(crate) fn report() {
     std::fs::write(token.path(), TOKEN).expect("it can be written");
     let token = token.path().to_str().expect("a path");
     let heap = Heap::start();
-    let open = daemon("");
+    let open = daemon();
     let expected = open.report_of(&heap);
     let pid = heap.pid().to_string();
     for who in [&*pid, "--all"] {
@@ -52,7 +48,7 @@ pub(crate) fn report() {
     fails(&["report", "--connect", &open.address, "4194305"], "there is no such process");
     fails(&["report", "--connect", "127.0.0.1:1", &pid], "cannot ask the daemon");
 
-    let shut = daemon(&format!("token_file = {token:?}\n"));
+    let shut = daemon_with(&format!("token_file = {token:?}\n"));
     fails(&["report", "--connect", &shut.address, &pid], "needs the token");
     // It walks when it gets to it.
     let answers = || {
@@ -62,10 +58,14 @@ pub(crate) fn report() {
     shut.wait_until("a walk", |_| answers());
 }
 
-pub(crate) fn top() -> Result<Completion, Failed> {
-    let Some(terminal) = Terminal::start()? else { return Terminal::missing() };
+pub(crate) fn top() {
+    show().expect("it is shown");
+}
+
+fn show() -> Result<(), Failed> {
+    let terminal = Terminal::start()?.ok_or("tmux is there")?;
     let heap = Heap::start();
-    let daemon = daemon("");
+    let daemon = daemon();
     daemon.report_of(&heap);
     let show = format!(
         "{} top --connect {} --interval 200ms {}",
@@ -89,5 +89,5 @@ pub(crate) fn top() -> Result<Completion, Failed> {
     drop(daemon);
     terminal.is_given_back(1)?;
     terminal.wait_for("cannot ask the daemon")?;
-    Ok(Completion::Completed)
+    Ok(())
 }

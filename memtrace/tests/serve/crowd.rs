@@ -104,7 +104,7 @@ impl Drop for Crowd {
 /// Every 10 s, as by default, the daemon reads them all.
 pub(crate) fn is_cheap() {
     let daemon = Daemon::start("listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\n");
-    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     let crowd = Crowd::start();
     let told = |name: &str| daemon.metric(name).expect("it is told");
     daemon.wait_until("all of them", |_| {
@@ -126,7 +126,7 @@ pub(crate) fn is_cheap() {
 /// Many ask at once, each on a connection that stays.
 pub(crate) fn may_ask() {
     let daemon = daemon();
-    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     let before = daemon.resident();
     let until = Instant::now() + Duration::from_secs(5);
     let ask = |path: &'static str| {

@@ -119,7 +119,7 @@ impl Daemon {
 
     /// Asks, and returns the status and the body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+        self.ask(&request("GET", path))
     }
 
     pub(crate) fn get_json(&self, path: &str) -> Value {
@@ -142,8 +142,7 @@ impl Daemon {
 
     /// Returns the body of an answer that is no text.
     pub(crate) fn get_bytes(&self, path: &str) -> Vec<u8> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let (status, _, body) = self.ask_bytes(&request);
+        let (status, _, body) = self.ask_bytes(&request("GET", path));
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
         body
     }
@@ -178,6 +177,12 @@ impl Daemon {
             assert!(started.elapsed() < PATIENCE, "{what} never happened");
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until the machine was read, and what leaves processes is counted or cannot be.
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&self) {
+        self.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
     }
 
     /// Waits until the heap of a process was walked, and returns its report.
@@ -229,6 +234,11 @@ fn spawn(mut command: Command, config: &Path) -> (Child, String, String, Arc<Mut
         }
     });
     (child, address.unwrap_or_else(|| panic!("it does not listen: {before}")), before, kept)
+}
+
+/// Returns a request after which the daemon closes the connection.
+pub(crate) fn request(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 }
 
 /// Returns the value of a line of metrics.

@@ -2,14 +2,14 @@
 //! that `MEMTRACE_KUBERNETES` names, if it does).
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use libtest_mimic::{Completion, Trial};
 
-use crate::{daemon::MEMTRACE, trial::without};
+use crate::{daemon::MEMTRACE, python, trial::without};
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
 
@@ -32,11 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn python(arguments: &[&str]) -> Option<Output> {
-    let mut command = Command::new("python3");
-    if let Some(folder) = env::var_os("MEMTRACE_KUBERNETES") {
-        command.env("PYTHONPATH", folder);
-    }
-    command.args(arguments).output().ok()
+    python::python("MEMTRACE_KUBERNETES").args(arguments).output().ok()
 }
 
 fn manifests() -> Vec<PathBuf> {

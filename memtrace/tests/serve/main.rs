@@ -14,6 +14,8 @@ mod privileges;
 #[path = "../run/program.rs"]
 mod program;
 mod prometheus;
+#[path = "../common/python.rs"]
+mod python;
 mod recordings;
 #[expect(dead_code, reason = "others have use for more of it")]
 #[path = "../run/terminal.rs"]
@@ -57,13 +59,7 @@ fn main() -> ExitCode {
         rooted("more_is_left_out_until_the_budget_is_kept", budget::is_kept),
         rooted("it_is_measured_how_long_probes_run", budget::probes_are_measured),
         rooted("a_report_is_asked_of_the_daemon", connect::report),
-        Trial::ignorable_test("the_live_view_is_asked_of_the_daemon", || {
-            if nix::unistd::geteuid().is_root() {
-                connect::top()
-            } else {
-                Ok(Completion::ignored_with("needs root"))
-            }
-        }),
+        with(Some("tmux"), "the_live_view_is_asked_of_the_daemon", connect::top),
         with(
             Some("setpriv"),
             "an_ordinary_user_with_capabilities_counts_and_walks",
@@ -149,7 +145,7 @@ fn the_same_figures() {
     let heap = Heap::start();
     let daemon = daemon();
     assert_eq!(daemon.get("/healthz"), (200, "ok\n".to_owned()));
-    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     let report = daemon.report_of(&heap);
     let process = &report["processes"][0];
     let free = process["memory"]["freed_not_reclaimed"]["allocator"].as_u64().expect("it is known");
@@ -257,7 +253,7 @@ fn no_request() {
 
 fn idle() {
     let daemon = daemon();
-    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     let before = daemon.resident();
     let mut idle: Vec<_> = (0..1000).map(|_| daemon.connect()).collect();
     for stream in &mut idle {

@@ -1,7 +1,7 @@
 //! What docs/openapi.json says of the daemon, held against what it answers; and what a fuzzer of it finds.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::{
     daemon as start,
-    daemon::{Daemon, Heap},
+    daemon::{Heap, request},
     daemon_with,
+    python::python,
 };
 
 const PROBLEM: &str = "application/problem+json";
@@ -55,7 +56,7 @@ pub(crate) fn answers_are_as_described() {
     let heap = Heap::start();
     let daemon = start();
     daemon.report_of(&heap);
-    daemon.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     // A program unmaps something as it starts.
     let _new = Heap::start();
     daemon.wait_until("counts", |daemon| {
@@ -69,8 +70,7 @@ pub(crate) fn answers_are_as_described() {
     let told = paths.filter(|(path, what)| what["get"].is_object() && !path.contains("{id}"));
     for (path, _) in told {
         let asked = path.replace("{pid}", &heap.pid().to_string());
-        let request = format!("GET {asked} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let (status, head, body) = daemon.ask_with_head(&request);
+        let (status, head, body) = daemon.ask_with_head(&request("GET", &asked));
         assert_eq!(status, 200, "{path}: {body}");
         let at = format!("/paths/{}/get/responses/200/content", path.replace('/', "~1"));
         let kinds = described.pointer(&at).and_then(Value::as_object).expect("it is described");
@@ -84,16 +84,16 @@ pub(crate) fn answers_are_as_described() {
     assert_eq!(daemon.get_json("/api/v1/openapi.json"), described);
     assert_eq!(daemon.get_json("/api/v1/report.schema.json"), read("report.schema.json"));
     // What is wrong is told in one form.
-    for (request, expected) in [
-        ("GET /nothing", 404),
-        ("GET /api/v1/processes/x", 400),
-        ("GET /api/v1/processes/%ff", 400),
-        ("GET /api/v1/processes/4194304", 404),
-        ("DELETE /metrics", 405),
-        ("POST /api/v1/processes/1", 405),
-        ("TRACE /healthz", 405),
+    for (method, path, expected) in [
+        ("GET", "/nothing", 404),
+        ("GET", "/api/v1/processes/x", 400),
+        ("GET", "/api/v1/processes/%ff", 400),
+        ("GET", "/api/v1/processes/4194304", 404),
+        ("DELETE", "/metrics", 405),
+        ("POST", "/api/v1/processes/1", 405),
+        ("TRACE", "/healthz", 405),
     ] {
-        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = request(method, path);
         let (status, head, body) = daemon.ask_with_head(&request);
         assert_eq!(status, expected, "{request}: {body}");
         assert!(head.contains(&format!("content-type: {PROBLEM}")), "{request}: {head}");
@@ -109,12 +109,9 @@ pub(crate) fn has_schemathesis() -> bool {
     schemathesis().arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Returns the command; `MEMTRACE_SCHEMATHESIS` names the folder that pip installed it to, if it did.
+/// Returns the command.
 fn schemathesis() -> Command {
-    let mut command = Command::new("python3");
-    if let Some(folder) = env::var_os("MEMTRACE_SCHEMATHESIS") {
-        command.env("PYTHONPATH", folder);
-    }
+    let mut command = python("MEMTRACE_SCHEMATHESIS");
     command.args(["-m", "schemathesis.cli"]);
     command
 }
@@ -124,8 +121,7 @@ pub(crate) fn fuzzed() {
     let token = folder.path().join("token");
     fs::write(&token, TOKEN).expect("it can be written");
     let daemon = daemon_with(&format!("token_file = {token:?}\n"));
-    daemon
-        .wait_until("readiness", |daemon: &Daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    daemon.wait_until_ready();
     // A process that was not walked yet is no failure of the daemon.
     let config = folder.path().join("schemathesis.toml");
     let expected =

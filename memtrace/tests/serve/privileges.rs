@@ -50,7 +50,7 @@ pub(crate) fn lacking() {
 }
 
 /// Waits until it is known what is counted.
-fn counting(daemon: &Daemon) -> String {
+pub(crate) fn counting(daemon: &Daemon) -> String {
     daemon.wait_until("counting", |daemon| {
         let state = daemon.get_json("/api/v1/processes")["counting"]["state"].clone();
         state.as_str().filter(|&state| state != "starting").map(str::to_owned)

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    daemon::{Daemon, HEAP, Heap},
+    daemon::{Daemon, HEAP, Heap, request},
     openapi::assert_valid,
     privileges::{ENOUGH, threads},
 };
@@ -34,7 +34,7 @@ fn partial(daemon: &Daemon, id: &str) -> PathBuf {
 }
 
 fn ask(daemon: &Daemon, method: &str, path: &str) -> (u16, String) {
-    daemon.ask(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    daemon.ask(&request(method, path))
 }
 
 fn start(daemon: &Daemon, heap: &Heap, duration: &str) -> (u16, Value) {

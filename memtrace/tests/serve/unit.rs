@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     daemon::{Daemon, Heap, MEMTRACE},
+    privileges::counting,
     recordings,
 };
 
@@ -64,10 +65,7 @@ pub(crate) fn filter() {
     let heap = Heap::start();
     let daemon = Daemon::start_by(command, &recordings::config(""), folder);
     daemon.report_of(&heap);
-    daemon.wait_until("counting", |daemon| {
-        let state = daemon.get_json("/api/v1/processes")["counting"]["state"].clone();
-        (state == "on").then_some(())
-    });
+    assert_eq!(counting(&daemon), "on");
     daemon.get("/metrics");
     recordings::record(&daemon, &heap);
     let trace = fs::read_to_string(&trace).expect("it is there");
