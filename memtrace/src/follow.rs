@@ -29,6 +29,8 @@ pub struct Follower {
     model: Model,
     /// The trace that is kept, for `memtrace replay`.
     kept: Option<Kept>,
+    /// Why it ends before the rest.
+    cut: Option<io::Error>,
     lost: u64,
     missed: u64,
     /// How often records were found lost.
@@ -64,6 +66,7 @@ impl Follower {
             live,
             model,
             kept: None,
+            cut: None,
             lost: 0,
             missed: 0,
             losses: 0,
@@ -84,8 +87,18 @@ impl Follower {
         self.kept = Some(kept);
     }
 
+    /// Tells whether a trace was to be kept that could not be written any further.
+    pub const fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// Ends the trace, if one is kept; returns how many bytes it has.
+    ///
+    /// Errors: it could not be written, now or before.
     pub fn finish_record(&mut self, end: &TraceEnd) -> io::Result<Option<u64>> {
+        if let Some(error) = self.cut.take() {
+            return Err(error);
+        }
         self.kept.take().map(|kept| kept.finish(end)).transpose()
     }
 
@@ -285,7 +298,7 @@ impl Follower {
             && let Err(error) = write(kept, &self.model)
         {
             log::warn!("the trace ends here: cannot write to it: {error}");
-            self.kept = None;
+            (self.kept, self.cut) = (None, Some(error));
         }
     }
 

@@ -225,14 +225,23 @@ impl Tracing {
         output: &mut Output,
     ) -> Result<(), Failure> {
         if !self.no_report {
-            return match flame::render(output.format(), self.stacks.flame, report)? {
-                Some(flame) => output.write_text(&flame),
-                None => tracer.recorder_mut().write(report, output),
-            };
+            match flame::render(output.format(), self.stacks.flame, report)? {
+                Some(flame) => output.write_text(&flame)?,
+                None => tracer.recorder_mut().write(report, output)?,
+            }
         }
-        if let (Some(path), Some(bytes)) = (&self.record, tracer.recorded()) {
-            let (path, records) = (path.display(), report.window.emitted);
-            note(&format!("memtrace: {records} records, {} in {path}", size(bytes)));
+        let Some(path) = self.record.as_ref().map(|path| path.display()) else { return Ok(()) };
+        match tracer.recorded() {
+            Ok(Some(bytes)) if self.no_report => {
+                let records = report.window.emitted;
+                note(&format!("memtrace: {records} records, {} in {path}", size(bytes)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = anyhow::anyhow!("cannot write all of the trace to {path}: {error}");
+                let hint = "memtrace replay reports on what it has";
+                return Err(Failure::new(Failure::FAILED, error, hint));
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What `run` and `attach` share: the one task that owns the model, fed by the ring buffer.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
     time::Instant,
 };
@@ -50,8 +50,10 @@ pub(super) struct Tracer {
     sampling: Option<Sampling>,
     /// The page or a trace tells where pages are.
     located: bool,
+    /// There is only a trace: without it there is nothing.
+    is_only_recorded: bool,
     /// Bytes of the trace that was kept.
-    recorded: Option<u64>,
+    recorded: io::Result<Option<u64>>,
 }
 
 impl Tracer {
@@ -125,7 +127,8 @@ impl Tracer {
             recorder,
             sampling,
             located,
-            recorded: None,
+            is_only_recorded: tracing.no_report,
+            recorded: Ok(None),
         })
     }
 
@@ -152,12 +155,14 @@ impl Tracer {
         self.follow_until(done, |_| false).await
     }
 
-    /// Follows events until every traced process has exited, or `done` returns.
+    /// Follows events until every traced process has exited, or `done` returns, or there is nothing to
+    /// follow them for.
     pub(super) async fn follow_to_exit(
         &mut self,
         done: impl Future<Output = Result<()>>,
     ) -> Result<()> {
-        self.follow_until(done, Self::all_exited).await
+        let is_in_vain = |tracer: &Self| tracer.is_only_recorded && tracer.follower.is_cut();
+        self.follow_until(done, |tracer| tracer.all_exited() || is_in_vain(tracer)).await
     }
 
     async fn follow_until(
@@ -263,8 +268,13 @@ impl Tracer {
     }
 
     /// Returns how many bytes the trace has that was kept, once there is a report.
-    pub(super) const fn recorded(&self) -> Option<u64> {
-        self.recorded
+    ///
+    /// Errors: it could not be written to its end.
+    pub(super) const fn recorded(&self) -> Result<Option<u64>, &io::Error> {
+        match &self.recorded {
+            Ok(bytes) => Ok(*bytes),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns what writes down what the traced processes do over time.
@@ -313,7 +323,7 @@ impl Tracer {
         if let Some(stacks) = &report.stacks {
             self.follower.learn(Fact::Stacks(stacks.clone()));
         }
-        self.recorded = self.follower.finish_record(&end).context("cannot write the trace")?;
+        self.recorded = self.follower.finish_record(&end);
         Ok(report)
     }
 }

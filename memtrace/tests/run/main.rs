@@ -3,6 +3,10 @@
 //!
 //! Not here: whether the figures are right. That is `tests/kernel`.
 
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../common/disk.rs"]
+mod disk;
+mod full_disk;
 mod program;
 mod progress;
 mod terminal;
@@ -99,6 +103,11 @@ fn main() -> ExitCode {
             "a_report_that_cannot_be_written_stops_before_the_command",
             a_report_that_cannot_be_written_stops_before_the_command,
         ),
+        traced(
+            "full_disk::the_report_is_written_all_the_same",
+            full_disk::the_report_is_written_all_the_same,
+        ),
+        traced("full_disk::a_recording_ends", full_disk::a_recording_ends),
         traced("sigterm_reaches_the_command", sigterm_reaches_the_command),
         traced("the_command_outlives_a_killed_memtrace", the_command_outlives_a_killed_memtrace),
         traced("attach_ends_when_the_process_exits", attach_ends_when_the_process_exits),

@@ -263,11 +263,11 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// A program that freed what it had, and stands still.
+/// A program that freed what it had, and stands still until it is told to work.
 pub(crate) struct Heap {
     child: Child,
     /// It ends when this is closed.
-    _input: ChildStdin,
+    input: ChildStdin,
     _folder: TempDir,
 }
 
@@ -276,12 +276,13 @@ impl Heap {
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join(HEAP);
         std::os::unix::fs::symlink("/usr/bin/python3", &program).expect("a link");
-        let script = "import sys\n\
+        let script = "import mmap, sys\n\
                       blocks = [bytes(1000) for _ in range(50000)]\n\
                       last = blocks[-1]\n\
                       del blocks\n\
                       print('ready', flush=True)\n\
-                      sys.stdin.read()\n";
+                      for line in sys.stdin:\n\
+                      \x20   for _ in range(int(line)): mmap.mmap(-1, 4096).close()\n";
         let mut child = Command::new(program)
             .args(["-c", script])
             .stdin(Stdio::piped())
@@ -294,11 +295,16 @@ impl Heap {
             .expect("text");
         assert_eq!(line, "ready\n");
         let input = child.stdin.take().expect("it is piped");
-        Self { child, _input: input, _folder: folder }
+        Self { child, input, _folder: folder }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Maps and unmaps a page so many times from now on.
+    pub(crate) fn work(&mut self, times: u32) {
+        writeln!(self.input, "{times}").expect("it reads");
     }
 }
 

@@ -5,6 +5,8 @@ mod budget;
 mod connect;
 mod crowd;
 mod daemon;
+#[path = "../common/disk.rs"]
+mod disk;
 mod kubernetes;
 mod openapi;
 mod otlp;

@@ -8,10 +8,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::{
     daemon::{Daemon, HEAP, Heap, request},
+    disk::Disk,
     openapi::assert_valid,
     privileges::{ENOUGH, threads},
 };
@@ -221,44 +221,23 @@ pub(crate) fn no_room() {
     assert_eq!(list(&daemon), Vec::<Value>::new());
 }
 
-/// A file system of its own, of so many bytes.
-struct Disk(TempDir);
-
-impl Disk {
-    fn new(size: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
-        assert!(mount.status().expect("it runs").success());
-        Self(folder)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 pub(crate) fn full_disk() {
-    let heap = Heap::start();
+    let mut heap = Heap::start();
     let disk = Disk::new("1M");
     let daemon = Daemon::start(
         &config("recording_size = \"64K\"\n")
-            .replace("FOLDER/recordings", disk.0.path().to_str().expect("a path")),
+            .replace("FOLDER/recordings", disk.path().to_str().expect("a path")),
     );
     wait_until_known(&daemon, &heap);
     let (status, begun) = start(&daemon, &heap, "1h");
     assert_eq!(status, 201, "{begun}");
     let id = begun["id"].as_str().expect("a name");
-    let partial = disk.0.path().join(format!("{id}.partial"));
+    let partial = disk.path().join(format!("{id}.partial"));
     daemon
         .wait_until("a trace", |_| fs::metadata(&partial).is_ok_and(|f| f.len() > 0).then_some(()));
-    let mut rest = fs::File::create(disk.0.path().join("rest")).expect("it can be written");
-    let filled = std::io::copy(&mut std::io::repeat(0), &mut rest).expect_err("it is small");
-    assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
-    // Its end does not fit any more.
-    assert_eq!(ask(&daemon, "POST", &format!("/api/v1/recordings/{id}/stop")).0, 202);
+    disk.fill();
+    // More than fits into the last page of the trace.
+    heap.work(50_000);
     let failed = wait_for(&daemon, id, "failed");
     assert!(failed["why_not"].as_str().expect("text").contains("No space"), "{failed}");
     assert!(!partial.exists(), "it takes no room");
