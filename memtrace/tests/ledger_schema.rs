@@ -54,9 +54,9 @@ fn known() -> Value {
         host: Host { init_on_alloc: Some(true), init_on_free: Some(false), ..Host::default() },
         window: window(Evidence::Frames),
         all: row.clone(),
-        processes: vec![row.clone()],
-        programs: vec![row.clone()],
-        cgroups: vec![row],
+        processes: vec![row.clone().into()],
+        programs: vec![row.clone().into()],
+        cgroups: vec![row.into()],
     })
 }
 

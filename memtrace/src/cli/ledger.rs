@@ -1,6 +1,6 @@
 //! `memtrace ledger`: every process of the machine, counted in the kernel.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
@@ -113,7 +113,7 @@ impl Counter {
             // It may have changed its name.
             let found = row.tgid.and_then(|tgid| procfs::find(tgid).ok().flatten());
             if let Some(found) = found {
-                row.comm = Some(found.stat.comm);
+                Arc::make_mut(row).comm = Some(found.stat.comm);
             }
         }
         (self.before, self.interval_ns) = (reading, end_ns);

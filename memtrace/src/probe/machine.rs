@@ -1,6 +1,6 @@
 //! The books of every process of the machine.
 
-use std::{collections::HashMap as StdMap, os::fd::AsFd as _};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Queue};
@@ -11,7 +11,7 @@ use super::{
     iter::Scope,
     look::{Mm, on_each_cpu, read_iter},
 };
-use crate::model::machine::{Reading, Space};
+use crate::model::machine::Reading;
 
 impl Probes {
     /// Reads what every process of the machine has. Call it before anything is counted: what changes
@@ -44,23 +44,26 @@ impl Probes {
 
     /// Reads the books of every address space, and the sums of those that ended.
     pub fn machine(&self) -> Result<Reading> {
-        let mut spaces = Vec::new();
+        let mut reading = Reading::default();
         for slot in self.slots()? {
             let Mm { mm, state, owner, ledger, operations, .. } = self.books_at(slot)?;
             if mm != 0 && state != Mm::SEEDING {
-                let ended = state == Mm::DEAD;
-                spaces.push(Space { owner, ended, ledger, operations });
+                if state == Mm::DEAD {
+                    let one = Sum { spaces: 1, paths: ledger.paths, operations };
+                    reading.take_ended(owner, &one);
+                } else {
+                    reading.take_living(owner, &ledger, &operations);
+                }
             }
         }
         let map = self.bpf.map("SUMS").context("the object has no map SUMS")?;
         let sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
-        let mut ended: StdMap<Owner, Sum> = StdMap::new();
         for entry in sums.iter().take(MOST_ENTRIES) {
             let (Wire(owner), Wire(sum)) = entry.context("cannot read the sums")?;
-            ended.insert(owner, sum);
+            reading.take_ended(owner, &sum);
         }
-        let stats = self.stats()?;
-        Ok(Reading { spaces, ended, untracked: stats.untracked })
+        reading.untracked = self.stats()?.untracked;
+        Ok(reading)
     }
 }
 

@@ -241,7 +241,7 @@ impl State {
                 }
             };
             let counting = Counting::On { evidence, untracked: reading.untracked };
-            self.processes.count(now.saturating_sub(*before_ns), counting, rows);
+            self.processes.count(now.saturating_sub(*before_ns), counting, &rows);
             (*before, *before_ns) = (reading, now);
         }
         Ok(())

@@ -124,8 +124,8 @@ impl Teller {
     /// Takes what is known now.
     pub fn tell(&mut self, snapshot: &Snapshot) -> Fleet {
         let Snapshot { time_ns, processes, machine, .. } = snapshot;
-        let left = machine.as_ref().map(|machine| left(&machine.all)).unwrap_or_default();
-        let grown = grown(&self.all, &left);
+        let sums = machine.as_ref().map(|machine| left(&machine.all)).unwrap_or_default();
+        let grown = grown(&self.all, &sums);
         raise(&mut self.all, &grown);
 
         let chosen = choose(processes, self.limits.processes);
@@ -133,13 +133,15 @@ impl Teller {
         let mut others = Figures::default();
         let (mut named, mut counted) = (Vec::new(), HashMap::new());
         for process in processes {
-            let figures = Figures::of(process);
-            all.add_held(&figures);
+            let held = Figures::held(process);
+            all.add_held(&held);
             if !chosen.contains(&process.id) {
-                others.add_held(&figures);
+                others.add_held(&held);
                 continue;
             }
             let cgroup = process.cgroup.clone();
+            let left = process.left.as_deref().map(left).unwrap_or_default();
+            let figures = Figures { left, ..held };
             counted.insert(process.id, figures.left.clone());
             let comm = process.comm.clone();
             named.push(Named { id: process.id, comm, cgroup, figures });
@@ -165,7 +167,7 @@ impl Teller {
         let mut sums: HashMap<&str, Figures> = HashMap::new();
         for process in &snapshot.processes {
             if let Some(path) = process.cgroup.as_deref() {
-                sums.entry(path).or_default().add_held(&Figures::of(process));
+                sums.entry(path).or_default().add_held(&Figures::held(process));
             }
         }
         for row in snapshot.machine.iter().flat_map(|machine| &machine.cgroups) {
@@ -211,7 +213,8 @@ impl<K: std::hash::Hash + Eq> Counts<K> {
 }
 
 impl Figures {
-    fn of(process: &Process) -> Self {
+    /// What a process holds, without what left it.
+    fn held(process: &Process) -> Self {
         let memory = process.report().map(|report| &report.memory);
         let freed = memory.map(|memory| &memory.freed_not_reclaimed);
         let known = |bytes: Option<Option<u64>>| bytes.flatten().unwrap_or(0);
@@ -222,7 +225,7 @@ impl Figures {
             allocator: known(freed.map(|freed| freed.allocator)),
             lazy_free: known(freed.map(|freed| freed.lazy_free)),
             resident: process.resident.unwrap_or(0),
-            left: process.left.as_deref().map(left).unwrap_or_default(),
+            left: BTreeMap::new(),
         }
     }
 
@@ -271,9 +274,12 @@ fn choose(processes: &[Process], most: usize) -> HashSet<Id> {
     ];
     let mut chosen = HashSet::new();
     for figure in by {
-        let mut ranked: Vec<&Process> = processes.iter().collect();
-        ranked.sort_by_key(|process| (Reverse(figure(process)), process.id));
-        chosen.extend(ranked.iter().take(most).map(|process| process.id));
+        let ranked = processes.iter().map(|process| (Reverse(figure(process)), process.id));
+        let mut ranked: Vec<_> = ranked.collect();
+        if most < ranked.len() {
+            ranked.select_nth_unstable(most);
+        }
+        chosen.extend(ranked.iter().take(most).map(|(_, id)| *id));
     }
     chosen
 }

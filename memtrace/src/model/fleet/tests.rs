@@ -50,7 +50,7 @@ fn snapshot(processes: Vec<Process>, all: u64, cgroups: &[(&str, u64)]) -> Snaps
         all: row(None, all),
         processes: Vec::new(),
         programs: Vec::new(),
-        cgroups: rows.collect(),
+        cgroups: rows.map(Arc::new).collect(),
     };
     Snapshot {
         processes,

@@ -1,6 +1,6 @@
 use std::sync::LazyLock;
 
-use memtrace_common::{Path, PathCounters};
+use memtrace_common::{Ledger, PATHS, Path, PathCounters, Sum};
 
 use super::*;
 use crate::model::region_map::PAGE;
@@ -25,12 +25,16 @@ fn paths(zapped: u64, freed: u64, late: u64) -> [PathCounters; PATHS] {
     paths
 }
 
-fn space(owner: Owner, ended: bool, zapped: u64, freed: u64) -> Space {
+fn take(reading: &mut Reading, owner: Owner, ended: bool, zapped: u64, freed: u64) {
     let mut ledger = Ledger { paths: paths(zapped, freed, 0), ..Ledger::default() };
     ledger.in_pages = [0, zapped as i64 + 5, 0, 0];
     let mut operations = [0; PATHS];
     operations[Path::Munmap.index()] = 2;
-    Space { owner, ended, ledger, operations }
+    if ended {
+        reading.take_ended(owner, &Sum { spaces: 1, paths: ledger.paths, operations });
+    } else {
+        reading.take_living(owner, &ledger, &operations);
+    }
 }
 
 fn surroundings(evidence: Evidence, top: usize) -> MachineSurroundings<'static> {
@@ -48,17 +52,13 @@ fn surroundings(evidence: Evidence, top: usize) -> MachineSurroundings<'static> 
 #[test]
 fn what_ended_counts_for_its_program_and_cgroup_and_not_for_a_process() {
     let sum = Sum { spaces: 3, paths: paths(100, 60, 1), operations: [1; PATHS] };
-    let reading = Reading {
-        spaces: vec![
-            space(owner("sh", 9, 7), false, 10, 8),
-            space(owner("sh", 9, 7), true, 4, 4),
-            space(owner("cat", 1, 8), false, 20, 20),
-        ],
-        ended: HashMap::from([(owner("sh", 1, 0), sum)]),
-        untracked: 0,
-    };
+    let mut reading = Reading::default();
+    reading.take_ended(owner("sh", 1, 0), &sum);
+    take(&mut reading, owner("sh", 9, 7), false, 10, 8);
+    take(&mut reading, owner("sh", 9, 7), true, 4, 4);
+    take(&mut reading, owner("cat", 1, 8), false, 20, 20);
     let report = machine_report(&reading, &Reading::default(), surroundings(Evidence::Frames, 10));
-    let name = |row: &Row| (row.tgid, row.comm.clone(), row.cgroup.clone());
+    let name = |row: &Arc<Row>| (row.tgid, row.comm.clone(), row.cgroup.clone());
     let found: Vec<_> = report.processes.iter().map(name).collect();
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
@@ -88,12 +88,11 @@ fn what_ended_counts_for_its_program_and_cgroup_and_not_for_a_process() {
 
 #[test]
 fn lately_is_what_changed_since_the_reading_before() {
-    let at = |sh: u64, cat: u64| Reading {
-        spaces: vec![
-            space(owner("sh", 1, 7), false, sh, sh),
-            space(owner("cat", 1, 8), false, cat, cat),
-        ],
-        ..Reading::default()
+    let at = |sh: u64, cat: u64| {
+        let mut reading = Reading::default();
+        take(&mut reading, owner("sh", 1, 7), false, sh, sh);
+        take(&mut reading, owner("cat", 1, 8), false, cat, cat);
+        reading
     };
     let report = machine_report(&at(100, 30), &at(99, 10), surroundings(Evidence::Rss, 1));
     let [first] = report.processes.try_into().expect("one row");

@@ -1,38 +1,32 @@
 //! The whole machine: what left every process, by process, program and cgroup. Pure: readings of the
 //! kernel's books in, a report out.
 
+mod books;
 mod rows;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use memtrace_common::{Ledger, Owner, PATHS, Sum};
+use memtrace_common::Owner;
 use serde::{Deserialize, Serialize};
 
-pub use self::rows::{machine_report, process_rows};
+pub use self::{
+    books::{ByPath, Ended, Gone, Space},
+    rows::{machine_report, process_rows},
+};
 use super::report::{Evidence, Host};
 
 /// What the kernel's books say at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Address spaces that live, or ended lately.
+    /// Address spaces that live.
     pub spaces: Vec<Space>,
-    /// Those that ended before, by program and cgroup.
-    pub ended: HashMap<Owner, Sum>,
+    /// Those that ended, by program and cgroup.
+    pub ended: HashMap<Owner, Ended>,
     /// Address spaces that could not be counted since the table was full.
     pub untracked: u64,
-}
-
-/// One address space.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Whose it is.
-    pub owner: Owner,
-    /// It was torn down.
-    pub ended: bool,
-    /// Its books.
-    pub ledger: Ledger,
-    /// Operations that detached pages, by [`Path`](memtrace_common::Path).
-    pub operations: [u64; PATHS],
 }
 
 /// What left every process of the machine.
@@ -47,11 +41,11 @@ pub struct MachineReport {
     /// The sum of all.
     pub all: Row,
     /// Living processes, those that freed most in the last interval first.
-    pub processes: Vec<Row>,
+    pub processes: Vec<Arc<Row>>,
     /// Programs, by name: what lives and what ended.
-    pub programs: Vec<Row>,
+    pub programs: Vec<Arc<Row>>,
     /// Cgroups: what lives and what ended.
-    pub cgroups: Vec<Row>,
+    pub cgroups: Vec<Arc<Row>>,
 }
 
 /// [`MachineReport::schema`] of this build.

@@ -29,48 +29,41 @@ pub struct Processes {
     read_ns: u64,
     /// By PID.
     shown: Vec<Process>,
-    kept: HashMap<Id, Kept>,
+    /// Of those that were walked.
+    courses: HashMap<Id, Course>,
     counting: Counting,
     machine: Option<Arc<MachineReport>>,
     walks: Walks,
     probes: Arc<ProbeTimes>,
 }
 
-/// What is kept of a process and not shown as it is.
-#[derive(Debug, Default)]
-struct Kept {
-    faults: u64,
-    course: Course,
-}
-
 impl Processes {
     /// Takes what was read of every process at one moment; those that are not among it are gone.
-    pub fn read(&mut self, time_ns: u64, readings: Vec<Reading>) {
+    pub fn read(&mut self, time_ns: u64, mut readings: Vec<Reading>) {
         let passed_ns = time_ns.saturating_sub(self.read_ns);
-        let mut before: HashMap<Id, Process> =
-            self.shown.drain(..).map(|process| (process.id, process)).collect();
-        let mut kept = std::mem::take(&mut self.kept);
+        readings.sort_unstable_by_key(|reading| reading.id);
+        let mut shown = Vec::with_capacity(readings.len());
+        let mut before = std::mem::take(&mut self.shown).into_iter().peekable();
         for Reading { id, comm, resident, cpu_ns, faults, cgroup } in readings {
-            let known = kept.remove(&id);
+            while before.next_if(|process| process.id < id).is_some() {}
+            let known = before.next_if(|process| process.id == id);
             let faults_per_s = known
                 .as_ref()
-                .map(|kept| per_second(faults.saturating_sub(kept.faults), passed_ns));
-            let course = known.map(|kept| kept.course).unwrap_or_default();
-            self.kept.insert(id, Kept { faults, course });
+                .map(|known| per_second(faults.saturating_sub(known.done.faults), passed_ns));
             let done = Done { cpu_ns, faults, resident: resident.unwrap_or(0) };
-            let before = before.remove(&id).unwrap_or_default();
-            self.shown.push(Process { id, comm, cgroup, resident, faults_per_s, done, ..before });
+            let known = known.unwrap_or_default();
+            shown.push(Process { id, comm, cgroup, resident, faults_per_s, done, ..known });
         }
-        self.shown.sort_by_key(|process| process.id);
-        self.read_ns = time_ns;
+        self.courses.retain(|id, _| find(&shown, *id).is_some());
+        (self.shown, self.read_ns) = (shown, time_ns);
     }
 
     /// Takes what the kernel counted since it was asked before.
-    pub fn count(&mut self, passed_ns: u64, counting: Counting, rows: Vec<Row>) {
-        let mut rows: HashMap<Option<u32>, Row> =
-            rows.into_iter().map(|row| (row.tgid, row)).collect();
+    pub fn count(&mut self, passed_ns: u64, counting: Counting, rows: &[Arc<Row>]) {
+        let rows: HashMap<Option<u32>, &Arc<Row>> =
+            rows.iter().map(|row| (row.tgid, row)).collect();
         for process in &mut self.shown {
-            process.left = rows.remove(&Some(process.id.tgid)).map(Arc::new);
+            process.left = rows.get(&Some(process.id.tgid)).copied().cloned();
             process.reclaimed_per_s = process
                 .left
                 .as_ref()
@@ -104,11 +97,9 @@ impl Processes {
         self.walks.cost_ns = self.walks.cost_ns.saturating_add(cost_ns);
         self.walks.times += 1;
         self.walks.failed += u64::from(result.is_err());
-        let (Some(process), Some(Kept { course, .. })) =
-            (self.shown.iter_mut().find(|process| process.id == id), self.kept.get_mut(&id))
-        else {
-            return;
-        };
+        let Some(at) = find(&self.shown, id) else { return };
+        let process = &mut self.shown[at];
+        let course = self.courses.entry(id).or_default();
         let (report, why_not) = match result {
             Ok(report) => {
                 course.take(Point::of(at_ns, &report));
@@ -138,6 +129,11 @@ impl Processes {
             probes: self.probes.clone(),
         }
     }
+}
+
+/// Returns where a process is.
+fn find(processes: &[Process], id: Id) -> Option<usize> {
+    processes.binary_search_by_key(&id, |process| process.id).ok()
 }
 
 /// Returns a rate, rounded up: what happened is not shown as 0.

@@ -55,7 +55,7 @@ fn what_is_not_counted_is_not_0() {
     processes.read(0, vec![reading(1, 0, 0), reading(2, 0, 0)]);
     let row =
         Row { tgid: Some(1), freed_lately: Some(4096), zapped_lately: 8192, ..Row::default() };
-    processes.count(SECOND / 2, Counting::default(), vec![row]);
+    processes.count(SECOND / 2, Counting::default(), &[Arc::new(row)]);
     assert_eq!(process(&processes, 1).reclaimed_per_s, Some(8192));
     assert_eq!(process(&processes, 2).reclaimed_per_s, None);
 }

@@ -1,5 +1,7 @@
 //! What left every process of the machine: the sum, then the processes, programs and cgroups.
 
+use std::sync::Arc;
+
 use memtrace_common::Path;
 
 use super::{
@@ -97,7 +99,14 @@ pub(in crate::sink) fn left_by(out: &mut String, all: &Row, style: Style) {
     style.table(out, &columns(&head, &rows));
 }
 
-fn table(out: &mut String, title: &str, lately: &str, rows: &[Row], first: First, style: Style) {
+fn table(
+    out: &mut String,
+    title: &str,
+    lately: &str,
+    rows: &[Arc<Row>],
+    first: First,
+    style: Style,
+) {
     let rows: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -198,9 +207,9 @@ mod tests {
                 untracked: 3,
                 complete: false,
             },
-            processes: vec![Row { comm: comm.clone(), tgid, ..all.clone() }],
-            programs: vec![Row { comm, ..all.clone() }, Row::default()],
-            cgroups: vec![Row { cgroup, ..all.clone() }],
+            processes: vec![Row { comm: comm.clone(), tgid, ..all.clone() }.into()],
+            programs: vec![Row { comm, ..all.clone() }.into(), Arc::default()],
+            cgroups: vec![Row { cgroup, ..all.clone() }.into()],
             all,
         }
     }

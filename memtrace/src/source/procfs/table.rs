@@ -17,8 +17,9 @@ use crate::model::top::{Id, Reading};
 pub struct Table {
     /// Those that were asked for; empty for all.
     only: Vec<u32>,
-    /// `/proc/PID/stat` of each. When the process ends, reading fails, whoever has its PID then.
-    files: HashMap<u32, File>,
+    /// `/proc/PID/stat` of each, and when it was read last, by [`Self::times`]. When the process ends,
+    /// reading fails, whoever has its PID then.
+    files: HashMap<u32, (File, u64)>,
     /// PIDs that are threads of the kernel.
     of_kernel: HashSet<u32>,
     /// Paths of their cgroups, where they are asked for.
@@ -57,19 +58,15 @@ impl Table {
         }
         self.times += 1;
         let pids = if self.only.is_empty() { pids()? } else { self.only.clone() };
-        let mut before = std::mem::take(&mut self.files);
+        let this = std::process::id();
         let mut readings = Vec::with_capacity(pids.len());
         for pid in pids {
-            if pid == std::process::id() || self.of_kernel.contains(&pid) {
-                continue;
+            if pid != this && !self.of_kernel.contains(&pid) {
+                readings.extend(self.read_one(pid));
             }
-            // A process may have the PID of one that ended.
-            let known = before.remove(&pid).and_then(|file| self.read_one(pid, file));
-            readings.extend(known.or_else(|| {
-                let file = File::open(format!("/proc/{pid}/stat")).ok()?;
-                self.read_one(pid, file)
-            }));
         }
+        let times = self.times;
+        self.files.retain(|_, (_, read)| *read == times);
         self.forget(&readings);
         Ok(readings)
     }
@@ -102,14 +99,14 @@ impl Table {
     }
 
     /// Reads one process, and keeps its file where it will be read again.
-    fn read_one(&mut self, pid: u32, file: File) -> Option<Reading> {
-        let len = file.read_at(&mut self.buffer, 0).ok()?;
+    fn read_one(&mut self, pid: u32) -> Option<Reading> {
+        let len = self.read_file(pid)?;
         let stat = parse_stat(&String::from_utf8_lossy(&self.buffer[..len]))?;
         if stat.is_kernel_thread {
             self.of_kernel.insert(pid);
+            self.files.remove(&pid);
             return None;
         }
-        self.files.insert(pid, file);
         if stat.is_dead() {
             return None;
         }
@@ -122,6 +119,21 @@ impl Table {
             cpu_ns: stat.cpu_ns,
             faults: stat.faults.0.saturating_add(stat.faults.1),
         })
+    }
+
+    /// Reads the file of a process into the buffer.
+    fn read_file(&mut self, pid: u32) -> Option<usize> {
+        if let Some((file, read)) = self.files.get_mut(&pid)
+            && let Ok(len) = file.read_at(&mut self.buffer, 0)
+        {
+            *read = self.times;
+            return Some(len);
+        }
+        // A process may have the PID of one that ended.
+        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        let len = file.read_at(&mut self.buffer, 0).ok()?;
+        self.files.insert(pid, (file, self.times));
+        Some(len)
     }
 }
 
