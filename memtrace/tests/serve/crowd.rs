@@ -26,6 +26,9 @@ const IDLE: usize = 2000;
 const FORKS: u32 = 200;
 /// For so long.
 const TIME: Duration = Duration::from_secs(20);
+/// CPU seconds that a reading may take: of the 10 s between two, by default, one per cent. Without
+/// optimization it takes twice as much.
+const READING: f64 = if cfg!(debug_assertions) { 0.2 } else { 0.1 };
 
 /// Says that this program is to be the crowd.
 const ROLE: &str = "MEMTRACE_TEST_CROWD";
@@ -101,9 +104,11 @@ impl Drop for Crowd {
     }
 }
 
-/// Every 10 s, as by default, the daemon reads them all.
+/// Readings of new processes take more: there are many more than by default.
 pub(crate) fn is_cheap() {
-    let daemon = Daemon::start("listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\n");
+    let config =
+        "listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\ninterval = \"1s\"\nbudget = \"100%\"\n";
+    let daemon = Daemon::start(config);
     daemon.wait_until_ready();
     let crowd = Crowd::start();
     let told = |name: &str| daemon.metric(name).expect("it is told");
@@ -114,8 +119,8 @@ pub(crate) fn is_cheap() {
     thread::sleep(TIME);
     // It tells what it took at its last reading.
     let took = told("memtrace_self_cpu_seconds_total") - before;
-    let part = took / started.elapsed().as_secs_f64();
-    assert!(part < 0.01, "{:.2} % of a CPU", part * 100.0);
+    let reading = took / started.elapsed().as_secs_f64();
+    assert!(reading < READING, "{:.0} ms a reading", reading * 1000.0);
     let resident = daemon.resident();
     assert!(resident < 56 << 20, "{} KiB resident", resident >> 10);
     let lines = daemon.get("/metrics").1.lines().count();

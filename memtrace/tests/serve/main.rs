@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         rooted("what_is_no_request_is_refused", no_request),
         rooted("a_thousand_idle_connections_shut_nobody_out", idle),
         rooted("a_killed_daemon_leaves_nothing_in_the_way", killed),
-        rooted("two_thousand_processes_cost_less_than_one_per_cent_of_a_cpu", crowd::is_cheap),
+        rooted("a_reading_of_two_thousand_processes_is_cheap", crowd::is_cheap),
         rooted("many_may_ask_at_once", crowd::may_ask),
         rooted("a_process_is_recorded_by_request", recordings::by_request),
         with(Some("setpriv"), "an_ordinary_user_records", recordings::by_a_user),
