@@ -40,6 +40,7 @@ fields! {
     TASK_NO_FAULTS = "task_struct" "pagefault_disabled",
     TASK_CGROUPS = "task_struct" "cgroups",
     SET_CGROUP = "css_set" "dfl_cgrp",
+    STATE_CGROUP = "cgroup_subsys_state" "cgroup",
     CGROUP_NODE = "cgroup" "kn",
     NODE_ID = "kernfs_node" "id",
     SIGNAL_LIVE = "signal_struct" "live",

@@ -258,7 +258,8 @@ impl Delays {
 pub struct Owner {
     /// Its name, zero-terminated.
     pub comm: [u8; 16],
-    /// Number of its cgroup (version 2): the inode number of its folder.
+    /// Number of its cgroup (version 2, or of the memory controller in version 1): the inode number of
+    /// its folder.
     pub cgroup: u64,
     /// Process id as userspace knows it.
     pub tgid: u32,

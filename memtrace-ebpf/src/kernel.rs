@@ -29,7 +29,7 @@ macro_rules! offsets {
 offsets! {
     TASK_MM, TASK_TGID, TASK_PID, TASK_FLAGS, TASK_COMM, TASK_SIGNAL, TASK_LEADER, TASK_START,
     TASK_MIN_FLT, TASK_MAJ_FLT, TASK_RSS_CACHE, TASK_EXIT_CODE, TASK_NO_FAULTS, TASK_CGROUPS, SET_CGROUP,
-    CGROUP_NODE, NODE_ID, SIGNAL_LIVE, SIGNAL_MIN_FLT, SIGNAL_MAJ_FLT, SIGNAL_FLAGS,
+    STATE_CGROUP, CGROUP_NODE, NODE_ID, SIGNAL_LIVE, SIGNAL_MIN_FLT, SIGNAL_MAJ_FLT, SIGNAL_FLAGS,
     SIGNAL_GROUP_EXIT_CODE, MM_USERS, MM_TREE, MM_RSS, MM_START_BRK, MM_BRK, MM_START_STACK, MM_VDSO,
     PERCPU_COUNT, PERCPU_COUNTERS, VMA_START, VMA_END, VMA_MM, VMA_FLAGS, VMA_PGOFF,
     VMA_FILE, FILE_INODE, FILE_DENTRY, INODE_INO, INODE_SB, SB_DEV, SB_MAGIC, DENTRY_NAME, DENTRY_HASH,
@@ -54,6 +54,9 @@ globals! {
     RSS_HAS_COUNT: u32 = 0,
     /// 1 where a VMA gets its offset after it was stored (before 6.3).
     OFFSET_COMES_LATE: u32 = 0,
+    /// Where a `css_set` has the state of the memory controller, if that has a hierarchy of its own
+    /// (version 1).
+    SET_STATE: u32 = NO_FIELD,
     /// Bit number of `PG_uptodate`.
     PG_UPTODATE: u32 = 0,
     /// CPUs on which a process is seeded before its counting begins.

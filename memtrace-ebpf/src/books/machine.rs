@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use memtrace_common::{COUNTERS, Owner, PATHS, PathCounters, Sum};
+use memtrace_common::{COUNTERS, Owner, PATHS, PathCounters, Sum, control::NO_FIELD};
 
 use super::{Mm, add, entry, followed, operation::Task, pages, spaces::find, take};
 use crate::kernel::{self, Typed};
@@ -51,7 +51,11 @@ pub(crate) fn own(mm: u64, task: Typed) {
     let Some(books) = followed(mm) else { return };
     let leader: u64 = task.load(&kernel::TASK_LEADER);
     let set: u64 = kernel::read(task.address(), &kernel::TASK_CGROUPS);
-    let cgroup: u64 = kernel::read(set, &kernel::SET_CGROUP);
+    let cgroup: u64 = if kernel::SET_STATE.load() == NO_FIELD {
+        kernel::read(set, &kernel::SET_CGROUP)
+    } else {
+        kernel::read(kernel::read(set, &kernel::SET_STATE), &kernel::STATE_CGROUP)
+    };
     let node: u64 = kernel::read(cgroup, &kernel::CGROUP_NODE);
     let owner = Owner {
         comm: kernel::read(leader, &kernel::TASK_COMM),

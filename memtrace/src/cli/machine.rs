@@ -90,7 +90,7 @@ impl Machine {
     ) -> MachineReport {
         let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
         let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));
-        let cgroups = self.cgroups.paths(wanted);
+        let cgroups = self.cgroups.paths(&wanted.collect());
         let window = MachineWindow {
             evidence,
             start_ns: self.start_ns,

@@ -9,7 +9,7 @@ use super::{
     plan::{Hook, KernelFacts, Probe},
     table::PROBES,
 };
-use crate::model::report::Evidence;
+use crate::{model::report::Evidence, source::cgroups};
 
 /// Values of the object's globals that depend on the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,22 @@ fn needed_by(global: &str, percpu_counters: bool) -> Option<Evidence> {
         // Threads count for themselves only where the mm's counters are not per CPU.
         "TASK_RSS_CACHE" => (!percpu_counters).then_some(Evidence::Rss),
         // Only shown: a kernel without it shows less.
-        "MM_VDSO" | "TASK_CGROUPS" | "SET_CGROUP" | "CGROUP_NODE" | "NODE_ID" => None,
+        "MM_VDSO" | "TASK_CGROUPS" | "SET_CGROUP" | "STATE_CGROUP" | "CGROUP_NODE" | "NODE_ID" => {
+            None
+        }
         "MM_START_BRK" | "MM_BRK" | "MM_START_STACK" | "BPRM_FILENAME" => Some(Evidence::Args),
         _ if global.starts_with("TASK_") || global.starts_with("SIGNAL_") => Some(Evidence::Args),
         _ if global.starts_with("PAGE_") => Some(Evidence::Frames),
         _ => Some(Evidence::Rss),
     }
+}
+
+/// Returns where a `css_set` has the state of the memory controller, `None` where that has no hierarchy of
+/// its own: the cgroups of version 2 are all there are then.
+fn memory_state(btf: &KernelBtf) -> Option<u32> {
+    let index = btf.enumerator("memory_cgrp_id").filter(|_| cgroups::are_of_version_1())?;
+    let states = btf.field("css_set", "subsys")?;
+    Some(states + index * size_of::<u64>() as u32)
 }
 
 /// Asks for everything but whether trampolines work, which only a trial shows.
@@ -95,6 +105,7 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
         // The function that sets a VMA's offset after it was stored (mm/mmap.c, up to 6.2).
         ("OFFSET_COMES_LATE", u32::from(btf.has_function("__vma_adjust"))),
         ("PG_UPTODATE", uptodate.unwrap_or(0)),
+        ("SET_STATE", memory_state(btf).unwrap_or(NO_FIELD)),
     ];
     (facts, Globals { offsets, others })
 }

@@ -1,5 +1,6 @@
-//! Cgroups by number (version 2): the kernel's number of a cgroup is the inode number of its folder
-//! (kernel/cgroup/cgroup.c, 5.10 to 7.3).
+//! Cgroups by number: the kernel's number of a cgroup is the inode number of its folder
+//! (kernel/cgroup/cgroup.c, 5.10 to 7.3). They are those of version 2, or of the memory controller where
+//! that has a hierarchy of its own (version 1, cgroups(7)).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,6 +8,9 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+/// So many cgroups may be known that nobody asks for.
+const SPARE: usize = 256;
 
 /// The folders of the hierarchy, as last looked at.
 #[derive(Debug, Default)]
@@ -18,17 +22,20 @@ pub struct Cgroups {
 
 impl Cgroups {
     /// Looks for numbers that are not known, and returns all paths by number, each as
-    /// `/proc/PID/cgroup` would show it.
-    pub fn paths(&mut self, wanted: impl IntoIterator<Item = u64>) -> &HashMap<u64, String> {
+    /// `/proc/PID/cgroup` would show it. Cgroups come and go: others are forgotten now and then.
+    pub fn paths(&mut self, wanted: &HashSet<u64>) -> &HashMap<u64, String> {
+        if self.paths.len() + self.unknown.len() > 2 * wanted.len() + SPARE {
+            self.paths.retain(|number, _| wanted.contains(number));
+            self.unknown.retain(|number| wanted.contains(number));
+        }
         let is_new =
-            |number: &u64| !self.paths.contains_key(number) && !self.unknown.contains(number);
-        let new: Vec<u64> = wanted.into_iter().filter(is_new).collect();
-        if !new.is_empty() {
+            |number: &&u64| !self.paths.contains_key(number) && !self.unknown.contains(number);
+        if wanted.iter().any(|number| is_new(&number)) {
             if let Some(root) = mount_point() {
                 self.walk(&root, "/");
             }
             let paths = &self.paths;
-            self.unknown.extend(new.into_iter().filter(|number| !paths.contains_key(number)));
+            self.unknown.extend(wanted.iter().filter(|number| !paths.contains_key(number)));
         }
         &self.paths
     }
@@ -50,16 +57,34 @@ impl Cgroups {
     }
 }
 
-/// Returns where the hierarchy is mounted.
-fn mount_point() -> Option<PathBuf> {
-    parse_mounts(&fs::read_to_string("/proc/self/mounts").ok()?)
+/// Tells whether the memory controller has a hierarchy of its own.
+pub fn are_of_version_1() -> bool {
+    fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| has_memory(&text))
 }
 
-fn parse_mounts(text: &str) -> Option<PathBuf> {
+fn has_memory(text: &str) -> bool {
+    text.lines().filter_map(|line| line.split(':').nth(1)).any(is_of_memory)
+}
+
+fn is_of_memory(controllers: &str) -> bool {
+    controllers.split(',').any(|controller| controller == "memory")
+}
+
+/// Returns where the hierarchy is mounted.
+fn mount_point() -> Option<PathBuf> {
+    parse_mounts(&fs::read_to_string("/proc/self/mounts").ok()?, are_of_version_1())
+}
+
+fn parse_mounts(text: &str, version_1: bool) -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let mut words = line.split(' ');
         let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place))
+        let is_it = match kind {
+            "cgroup" => version_1 && is_of_memory(words.next()?),
+            "cgroup2" => !version_1,
+            _ => false,
+        };
+        is_it.then(|| PathBuf::from(place))
     })
 }
 
@@ -81,10 +106,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_second_version_is_taken() {
-        let mounts = "cgroup /sys/fs/cgroup/memory cgroup rw 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(parse_mounts(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(parse_mounts("tmpfs / tmpfs rw 0 0\nshort"), None);
+    fn the_hierarchy_with_the_memory_controller_is_taken() {
+        let mounts = "cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+                      cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n";
+        let place = |name: &str| Some(Path::new("/sys/fs/cgroup").join(name));
+        assert_eq!(parse_mounts(mounts, false), place("unified"));
+        assert_eq!(parse_mounts(mounts, true), place("memory"));
+        assert_eq!(parse_mounts("tmpfs / tmpfs rw 0 0\nshort", true), None);
+        assert!(has_memory("9:name=systemd:/\n4:memory,hugetlb:/a\n0::/\n"));
+        assert!(!has_memory("9:name=memory:/\n0::/memory\n"));
+    }
+
+    #[test]
+    fn those_that_nobody_asks_for_are_forgotten() {
+        let (numbers, one): (HashSet<u64>, _) = ((0..1000).collect(), HashSet::from([5]));
+        let mut cgroups = Cgroups { unknown: numbers.clone(), ..Cgroups::default() };
+        cgroups.paths.extend(numbers.iter().map(|number| (*number, "/".to_owned())));
+        assert_eq!(cgroups.paths(&numbers).len(), 1000, "they are asked for");
+        assert_eq!(cgroups.paths(&one).len(), 1);
+        assert_eq!(cgroups.unknown, one);
     }
 }

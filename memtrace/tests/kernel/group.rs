@@ -40,6 +40,11 @@ impl Group {
         Self { folder, files }
     }
 
+    /// Returns its path, as `/proc/PID/cgroup` ends.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.folder.file_name().expect("a name").to_string_lossy())
+    }
+
     pub(crate) fn limit(&self, bytes: u64) {
         fs::write(self.folder.join(self.files.limit), bytes.to_string()).expect("a limit");
     }

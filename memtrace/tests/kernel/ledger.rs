@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
 };
 
 use libtest_mimic::{Failed, Trial};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     driver::{PAGE, Started, interrupt, memtrace, scratch, start, this, trial},
+    group::Group,
     paths::N,
 };
 
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ledger::what_programs_freed_is_counted_after_their_end", ended),
         trial("ledger::a_process_that_was_there_before_is_counted", before),
         trial("ledger::a_trim_of_shared_memory_frees_nothing", shared),
+        trial("ledger::what_ended_counts_for_its_cgroup", grouped),
         trial("ledger::more_processes_than_it_remembers_are_summed", folded),
     ]
 }
@@ -142,6 +144,30 @@ fn shared() -> Result<(), Failed> {
     let row = program(&ledger.stop()?)?;
     check(&row, "dont_need", N, 0)?;
     check(&row, "munmap", N, N)
+}
+
+fn grouped() -> Result<(), Failed> {
+    let Some(ledger) = Ledger::begin()? else { return Ok(()) };
+    let group = Group::new();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "read line; exec \"$0\" --workload munmap"]).arg(this());
+    let mut shell = shell.stdin(Stdio::piped()).spawn()?;
+    group.enter(shell.id());
+    drop(shell.stdin.take());
+    let status = shell.wait()?;
+    if !status.success() {
+        return Err(format!("munmap: {status}").into());
+    }
+    let report = ledger.stop()?;
+    let rows = report["cgroups"].as_array().ok_or("no cgroups")?;
+    let of_group =
+        |row: &&Value| row["cgroup"].as_str().is_some_and(|it| it.ends_with(&group.path()));
+    let row = rows.iter().find(of_group).ok_or_else(|| format!("no row of it: {rows:?}"))?;
+    check(row, "munmap", N, N)?;
+    if row["ended"] != 1 || row["living"] != 0 {
+        return Err(format!("one ended: {row}").into());
+    }
+    Ok(())
 }
 
 fn folded() -> Result<(), Failed> {
