@@ -1,8 +1,12 @@
 //! Asks the running kernel what it offers: its BTF for names, arguments and offsets.
 
-use std::path::Path;
+use std::{
+    os::fd::{FromRawFd as _, OwnedFd},
+    path::Path,
+};
 
 use memtrace_common::control::{FIELDS, NO_FIELD, PG_UPTODATE};
+use nix::errno::Errno;
 
 use super::{
     btf::KernelBtf,
@@ -24,6 +28,31 @@ pub struct Globals {
 fn has_event(name: &str) -> bool {
     let mounts = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
     mounts.iter().any(|mount| Path::new(&format!("{mount}/events/syscalls/{name}/id")).exists())
+}
+
+/// Tells whether this process may attach to events of tracefs at all. With `kernel.perf_event_paranoid` at 3,
+/// Debian's default, its kernels refuse that to who has `CAP_PERFMON` and not `CAP_SYS_ADMIN` (seen on 6.1,
+/// 6.12 and 7.3). An event that is never counted tells.
+fn may_open_events() -> bool {
+    const PERF_TYPE_SOFTWARE: u64 = 1;
+    const PERF_COUNT_SW_DUMMY: u64 = 9;
+    const PERF_ATTR_SIZE_VER0: u64 = 64;
+    // `perf_event_attr`: type and size, which are u32, then config (perf_event_open(2)).
+    let mut attributes = [0_u64; 8];
+    attributes[..2]
+        .copy_from_slice(&[PERF_TYPE_SOFTWARE | PERF_ATTR_SIZE_VER0 << 32, PERF_COUNT_SW_DUMMY]);
+    let (any_thread, cpu, group, flags) = (-1, 0, -1, 0);
+    // SAFETY: the kernel reads as many bytes as it is told that there are.
+    let event = unsafe {
+        let attributes = attributes.as_ptr();
+        libc::syscall(libc::SYS_perf_event_open, attributes, any_thread, cpu, group, flags)
+    };
+    let Ok(event) = Errno::result(event) else {
+        return !matches!(Errno::last(), Errno::EACCES | Errno::EPERM);
+    };
+    // SAFETY: it was just opened, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(event as i32) });
+    true
 }
 
 /// Returns the lowest level of evidence that needs a field, `None` when this kernel does without.
@@ -56,6 +85,7 @@ fn memory_state(btf: &KernelBtf) -> Option<u32> {
 /// Asks for everything but whether trampolines work, which only a trial shows.
 pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
     let mut facts = KernelFacts::default();
+    let may_open_events = may_open_events();
     for hook in PROBES.iter().flat_map(Probe::hooks) {
         match hook {
             Hook::RawTracepoint(name, _) | Hook::BtfTracepoint(name) => {
@@ -70,7 +100,7 @@ pub fn read(btf: &KernelBtf) -> (KernelFacts, Globals) {
                 }
             }
             Hook::Event(name) => {
-                if has_event(name) {
+                if may_open_events && has_event(name) {
                     facts.events.insert(name);
                 }
             }

@@ -110,7 +110,7 @@ pub(crate) struct Figures {
 }
 
 impl Report {
-    fn read(path: &PathBuf) -> Result<Self, Failed> {
+    pub(crate) fn read(path: &PathBuf) -> Result<Self, Failed> {
         let text = fs::read_to_string(path)?;
         let _ = fs::remove_file(path);
         Ok(Self(serde_json::from_str(&text)?))

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
 };
 
 use super::driver::PAGE;
@@ -51,8 +52,18 @@ impl Group {
 
     /// Moves a process in.
     pub(crate) fn enter(&self, pid: u32) {
-        let file = self.folder.join("cgroup.procs");
-        fs::write(file, pid.to_string()).expect("a process may be moved");
+        fs::write(self.processes(), pid.to_string()).expect("a process may be moved");
+    }
+
+    /// Has a program executed in it.
+    pub(crate) fn hold(&self, command: &mut Command) {
+        let file = self.processes();
+        // SAFETY: system calls alone.
+        unsafe { command.pre_exec(move || fs::write(&file, "0")) };
+    }
+
+    fn processes(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
     }
 
     /// Returns the pages that its processes have and the kernel has for them.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
 };
 
 use libtest_mimic::{Failed, Trial};
@@ -149,12 +149,9 @@ fn shared() -> Result<(), Failed> {
 fn grouped() -> Result<(), Failed> {
     let Some(ledger) = Ledger::begin()? else { return Ok(()) };
     let group = Group::new();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "read line; exec \"$0\" --workload munmap"]).arg(this());
-    let mut shell = shell.stdin(Stdio::piped()).spawn()?;
-    group.enter(shell.id());
-    drop(shell.stdin.take());
-    let status = shell.wait()?;
+    let mut command = Command::new(this());
+    group.hold(command.args(["--workload", "munmap"]));
+    let status = command.status()?;
     if !status.success() {
         return Err(format!("munmap: {status}").into());
     }

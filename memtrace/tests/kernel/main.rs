@@ -18,6 +18,7 @@ mod maps;
 mod outside;
 mod paths;
 mod record;
+mod rights;
 mod settle;
 mod stacks;
 mod tasks;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         afterlife::trials(),
         stacks::trials(),
         record::trials(),
+        rights::trials(),
         fuzz::trials(),
     ]
     .into_iter()

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs};
 
 use crate::{
     config,
-    daemon::{Daemon, Heap},
+    daemon::{Daemon, Heap, metric},
 };
 
 /// What the docs say that it takes, as setpriv(1) calls it.
@@ -37,6 +37,8 @@ pub(crate) fn lacking() {
             Some(daemon.get("/readyz")).filter(|(status, _)| *status == 200)
         });
         assert!(ready.starts_with("ready\n") && ready.contains(&said), "{status}: {ready}");
+        let lack = format!("memtrace_lacking{{capability=\"CAP_{}\"}}", lacks.to_uppercase());
+        assert_eq!(metric(&daemon.get("/metrics").1, &lack), Some(1.0), "{lacks}");
         let may_count = lacks != "bpf" && lacks != "perfmon";
         assert_eq!(counting(&daemon), if may_count { "on" } else { "off" }, "{lacks}");
         let (status, body) = daemon.wait_until("a walk", |daemon| {

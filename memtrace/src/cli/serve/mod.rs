@@ -121,7 +121,7 @@ impl Serve {
         let (orders, mut ordered) = mpsc::channel(ORDERS);
 
         let tally = Arc::new(Tally::default());
-        let mut usage = Usage::new(tally.clone());
+        let mut usage = Usage::new(tally.clone(), &lacking);
         let mut watchdog = Watchdog::new(config.budget, config.budget_over_ns());
         let mut teller = Teller::new(limits(&config));
         let nothing = usage.own(&Snapshot::default(), &limited(&config, watchdog.shed()));

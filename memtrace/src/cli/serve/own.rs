@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::export::Tally;
+use super::{export::Tally, privileges::Lack};
 use crate::{
     cli::look::rss,
     model::{
@@ -25,6 +25,7 @@ pub(super) struct Usage {
     /// What they took so far, ns: when they are not measured, as when they were measured last.
     probes_ns: f64,
     exports: Arc<Tally>,
+    lacking: Arc<[String]>,
 }
 
 /// What is configured, and what came of it.
@@ -36,9 +37,10 @@ pub(super) struct Limited {
 }
 
 impl Usage {
-    /// Nothing is known yet but how metrics are sent.
-    pub(super) fn new(exports: Arc<Tally>) -> Self {
-        Self { exports, ..Self::default() }
+    /// Nothing is known yet but how metrics are sent, and what is switched off.
+    pub(super) fn new(exports: Arc<Tally>, lacking: &[Lack]) -> Self {
+        let lacking = lacking.iter().map(|lack| lack.capability.clone()).collect();
+        Self { exports, lacking, ..Self::default() }
     }
 
     /// Takes what the probes took, and returns the CPU time of the daemon with it, ns.
@@ -79,6 +81,7 @@ impl Usage {
             probes: snapshot.probes.clone(),
             exports,
             exports_failed,
+            lacking: self.lacking.clone(),
         }
     }
 }

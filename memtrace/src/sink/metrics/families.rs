@@ -66,6 +66,8 @@ enum Figure {
     Build,
     /// 1 or 0 for each thing that may be left out.
     Shed,
+    /// 1 for each capability that is not there.
+    Lacking,
     /// For how long it was measured how long probes run; not known where it never was.
     Measured,
     /// Of each program, as far as it was measured.
@@ -133,6 +135,13 @@ impl Family {
                     value: Value::Whole(is_left_out.into()),
                 };
                 [("walks", walks), ("frames", frames), ("counts", all)].map(point).into()
+            }
+            Figure::Lacking => {
+                let point = |capability: &'a String| Point {
+                    labels: vec![("capability", capability.as_str().into())],
+                    value: Value::Whole(1),
+                };
+                own.lacking.iter().map(point).collect()
             }
             Figure::Measured => {
                 let measured_ns = Some(own.probes.measured_ns).filter(|ns| *ns > 0).into_iter();
@@ -265,6 +274,14 @@ fn own() -> Vec<Family> {
             unit: Things("part"),
             kind: Gauge,
             figure: Figure::Shed,
+        },
+        Family {
+            group: None,
+            name: "lacking",
+            help: "1 for a capability without which something is switched off".to_owned(),
+            unit: Things("capability"),
+            kind: Gauge,
+            figure: Figure::Lacking,
         },
         of_probes(
             "probe_measured",

@@ -49,6 +49,8 @@ pub struct Own {
     pub exports: u64,
     /// Of them, those that the receiver did not take.
     pub exports_failed: u64,
+    /// Capabilities that are not there and something needs.
+    pub lacking: Arc<[String]>,
 }
 
 /// The forms that the text has.

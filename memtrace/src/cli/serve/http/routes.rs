@@ -19,7 +19,10 @@ use super::{
     token,
 };
 use crate::{
-    cli::{look, serve::recordings::Recording},
+    cli::{
+        look,
+        serve::{privileges::Lack, recordings::Recording},
+    },
     model::{
         fleet::Fleet,
         report::Report,
@@ -42,7 +45,7 @@ pub(in crate::cli::serve) struct Shared {
     /// What is to be done about recordings.
     pub(in crate::cli::serve) orders: mpsc::Sender<Order>,
     /// What is switched off for want of a right, a sentence each.
-    pub(in crate::cli::serve) lacking: Vec<String>,
+    pub(in crate::cli::serve) lacking: Vec<Lack>,
 }
 
 /// The description of all of this.

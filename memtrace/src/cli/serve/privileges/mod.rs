@@ -3,6 +3,8 @@
 
 mod calls;
 
+use std::fmt;
+
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability, CapsHashSet, runtime};
 
@@ -59,17 +61,32 @@ const USES: [Use; 5] = [
     },
 ];
 
-/// Returns what is switched off for want of a capability, a sentence each.
-pub(super) fn lacking() -> Result<Vec<String>> {
+/// A capability that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// Its name.
+    pub(super) capability: String,
+    without: &'static str,
+}
+
+impl fmt::Display for Lack {
+    /// Says what is switched off for want of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "without {} {}", self.capability, self.without)
+    }
+}
+
+/// Returns the capabilities that are not there and something needs.
+pub(super) fn lacking() -> Result<Vec<Lack>> {
     let has = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
     Ok(lacking_of(&has))
 }
 
-fn lacking_of(has: &CapsHashSet) -> Vec<String> {
+fn lacking_of(has: &CapsHashSet) -> Vec<Lack> {
     let is_admin = has.contains(&Capability::CAP_SYS_ADMIN);
     let lacks = |need: &&Use| !(has.contains(&need.capability) || need.is_of_admin && is_admin);
-    let sentence = |need: &Use| format!("without {} {}", need.capability, need.without);
-    USES.iter().filter(lacks).map(sentence).collect()
+    let lack = |need: &Use| Lack { capability: need.capability.to_string(), without: need.without };
+    USES.iter().filter(lacks).map(lack).collect()
 }
 
 /// Has this thread, and those that it begins from now on, do no more than what is still needed: other
@@ -130,7 +147,8 @@ mod tests {
             let mut has = all.clone();
             has.remove(&need.capability);
             let expected = format!("without {} {}", need.capability, need.without);
-            assert_eq!(lacking_of(&has), [expected]);
+            let lacking: Vec<_> = lacking_of(&has).iter().map(Lack::to_string).collect();
+            assert_eq!(lacking, [expected]);
             has.insert(Capability::CAP_SYS_ADMIN);
             assert_eq!(lacking_of(&has).is_empty(), need.is_of_admin);
         }
