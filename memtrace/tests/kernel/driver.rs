@@ -110,7 +110,7 @@ pub(crate) struct Figures {
 }
 
 impl Report {
-    pub(crate) fn read(path: &PathBuf) -> Result<Self, Failed> {
+    fn read(path: &PathBuf) -> Result<Self, Failed> {
         let text = fs::read_to_string(path)?;
         let _ = fs::remove_file(path);
         Ok(Self(serde_json::from_str(&text)?))
@@ -343,8 +343,16 @@ pub(crate) struct Attached {
 impl Attached {
     /// Attaches and waits until tracing has begun.
     pub(crate) fn new(options: &[&str], pids: &[u32]) -> Result<Self, Failed> {
+        Self::with(Command::new(memtrace()), options, pids)
+    }
+
+    /// The same with a command that begins so.
+    pub(crate) fn with(
+        mut attach: Command,
+        options: &[&str],
+        pids: &[u32],
+    ) -> Result<Self, Failed> {
         let path = scratch("attach.json");
-        let mut attach = Command::new(memtrace());
         attach.arg("attach").args(options).args(["-v", "--format", "json", "-o"]).arg(&path);
         attach.args(pids.iter().map(u32::to_string));
         match start(&mut attach, "tracing")? {

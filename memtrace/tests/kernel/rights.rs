@@ -7,7 +7,7 @@ use libtest_mimic::{Failed, Trial};
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::{
-    driver::{Report, memtrace, scratch, this, trial},
+    driver::{Attached, Started, memtrace, trial},
     paths::N,
 };
 
@@ -37,10 +37,8 @@ impl Drop for Paranoid {
 fn few() -> Result<(), Failed> {
     // Where Debian refuses events to all but `CAP_SYS_ADMIN`; elsewhere it is as 2.
     let _paranoid = Paranoid::at("3")?;
-    let path = scratch("rights.json");
+    let mut target = Started::new(&["hold_then_unmap"])?;
     let mut command = Command::new(memtrace());
-    command.args(["run", "--format", "json", "-o"]).arg(&path).arg("--");
-    command.arg(this()).args(["--workload", "munmap"]);
     let kept = HashSet::from([
         Capability::CAP_BPF,
         Capability::CAP_PERFMON,
@@ -58,12 +56,11 @@ fn few() -> Result<(), Failed> {
         Ok(())
     };
     // SAFETY: system calls alone, unless one fails.
-    let output = unsafe { command.pre_exec(restrict) }.output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}: {said}", output.status).into());
-    }
-    let report = Report::read(&path)?;
+    unsafe { command.pre_exec(restrict) };
+    let attached = Attached::with(command, &[], &[target.pid()])?;
+    target.go()?;
+    target.expect("stopped")?;
+    let report = attached.stop()?;
     report.check_complete()?;
     let gone = report.gone(report.process(), "munmap");
     if gone < N { Err(format!("{gone} pages by munmap, not {N}").into()) } else { Ok(()) }
