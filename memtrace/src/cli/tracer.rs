@@ -300,8 +300,11 @@ impl Tracer {
                 self.follower.learn(Fact::Faults { tgid, faults: found.stat.faults });
             }
         }
-        // The books may have moved on while the page tables were read.
+        // Calls and books have moved on while the page tables were read. Few calls end between the last two:
+        // they have none of their pages; the other way round pages would have no call.
+        self.drain();
         self.follower.read_books()?;
+        self.drain();
         if self.follower.unknown() > 0 {
             log::warn!("{} records were not understood", self.follower.unknown());
         }

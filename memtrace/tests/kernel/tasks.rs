@@ -16,8 +16,22 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("tasks::attach_ends_when_the_process_does", attach_to_exit),
         trial("tasks::advice_from_outside_is_booked_to_the_one_that_it_is_about", advised),
         trial("tasks::a_process_whose_leader_exited_is_followed", leaderless),
+        trial("tasks::calls_and_pages_of_a_busy_process_are_of_the_same_time", busy),
         trial("tasks::two_processes_have_one_report", two_processes),
     ]
+}
+
+/// To read where all its regions are takes a while, in which it does not stop.
+fn busy() -> Result<(), Failed> {
+    let workload = Started::new(&["many_regions", "20000"])?;
+    let report = Attached::new(&["--duration", "2s"], &[workload.pid()])?.finish()?;
+    report.check_complete()?;
+    let munmap = report.path("munmap");
+    // Each call takes one page.
+    if report.counts() && munmap.zapped.abs_diff(munmap.requested) > munmap.requested / 100 {
+        return Err(format!("{munmap:?}").into());
+    }
+    if munmap.calls == 0 { Err("it was not seen to work".into()) } else { Ok(()) }
 }
 
 fn followed_child() -> Result<(), Failed> {
