@@ -19,6 +19,7 @@ mod machine;
 mod maps;
 mod output;
 mod priority;
+mod quantity;
 mod record;
 mod recorder;
 mod replay;
@@ -29,24 +30,19 @@ mod stacks;
 mod status;
 mod top;
 mod tracer;
+mod tracing;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 
 use failure::Failure;
-use line::note;
 use output::Output;
-use stacks::StackOptions;
-use tracer::Tracer;
-
-use crate::{
-    model::report::{Evidence, Report},
-    sink::size,
-};
+use quantity::{buffer_size, duration, nanoseconds, parse_size};
+use tracing::{EventKind, Level, Tracing};
 
 /// I freed the memory: where did it go?
 ///
@@ -153,130 +149,6 @@ impl Format {
     }
 }
 
-/// Options of the commands that trace.
-#[derive(Debug, Args)]
-struct Tracing {
-    /// Traces children too.
-    #[arg(short, long)]
-    follow: bool,
-    /// Streams one line for each operation as it happens; `faults` adds one for each page fault.
-    #[arg(
-        long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true,
-        default_missing_value = "calls"
-    )]
-    events: Option<EventKind>,
-    /// Walks the heaps of the traced processes again and again, each time after so long, and adds a line
-    /// to the stream, or a moment to the page: what is live, and what is free but still held.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    walk: Option<Duration>,
-    /// What the figures rest on; each level costs more than the one before it. The default is the
-    /// most that this kernel gives.
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    evidence: Option<Level>,
-    /// Measures how long freed frames keep what was in them before they are given out again. Takes 8
-    /// bytes of kernel memory for each frame of the machine, and --evidence frames.
-    #[arg(long)]
-    remanence: bool,
-    /// Size of the buffer between kernel and memtrace, such as 64K or 16M.
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = buffer_size)]
-    buffer: u32,
-    /// Keeps a trace in FILE as well, for `memtrace replay`.
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
-    /// Says what was recorded, and makes no report.
-    #[arg(skip)]
-    no_report: bool,
-    #[command(flatten)]
-    stacks: StackOptions,
-}
-
-impl Tracing {
-    /// Checks that what is asked for can go together.
-    fn check(&self, common: &Common) -> Result<(), Failure> {
-        self.stacks.check()?;
-        let has_time = common.format.has_time();
-        if self.remanence && self.evidence.is_some_and(|level| level != Level::Frames) {
-            return Err(Failure::usage(
-                "--remanence is about frames, which a lower level of evidence does not count"
-                    .to_owned(),
-                "leave --evidence out, or say --evidence frames",
-            ));
-        }
-        if has_time && self.events.is_some() {
-            return Err(Failure::usage(
-                "--events writes lines, and this format has none for them".to_owned(),
-                "leave --events out, or take --format text or json",
-            ));
-        }
-        if self.walk.is_some() && self.events.is_none() && self.record.is_none() && !has_time {
-            return Err(Failure::usage(
-                "--walk has nothing to add to".to_owned(),
-                "add --events, --format html, --format perfetto or --record FILE",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Writes the report, or says what was recorded.
-    fn tell(
-        &self,
-        tracer: &mut Tracer,
-        report: &Report,
-        output: &mut Output,
-    ) -> Result<(), Failure> {
-        if !self.no_report {
-            match flame::render(output.format(), self.stacks.flame, report)? {
-                Some(flame) => output.write_text(&flame)?,
-                None => tracer.recorder_mut().write(report, output)?,
-            }
-        }
-        let Some(path) = self.record.as_ref().map(|path| path.display()) else { return Ok(()) };
-        match tracer.recorded() {
-            Ok(Some(bytes)) if self.no_report => {
-                let records = report.window.emitted;
-                note(&format!("memtrace: {records} records, {} in {path}", size(bytes)));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let error = anyhow::anyhow!("cannot write all of the trace to {path}: {error}");
-                let hint = "memtrace replay reports on what it has";
-                return Err(Failure::new(Failure::FAILED, error, hint));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The levels of [`Evidence`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Level {
-    /// What calls ask for, from their arguments.
-    Args,
-    /// And what left the process, as the kernel counts it.
-    Rss,
-    /// And the frames that the kernel really got back.
-    Frames,
-}
-
-impl From<Level> for Evidence {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Args => Self::Args,
-            Level::Rss => Self::Rss,
-            Level::Frames => Self::Frames,
-        }
-    }
-}
-
-/// What is streamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum EventKind {
-    /// System calls, forks, execs and exits.
-    Calls,
-    /// Page faults as well.
-    Faults,
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let Cli { command, common } = Cli::parse();
@@ -326,54 +198,6 @@ fn runtime() -> anyhow::Result<Runtime> {
 /// Result of a command.
 type Outcome = Result<ExitCode, Failure>;
 
-/// Splits a size into its digits and the binary logarithm of its unit.
-fn without_unit(text: &str) -> (&str, u32) {
-    match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    }
-}
-
-fn buffer_size(text: &str) -> Result<u32, String> {
-    let (digits, shift) = without_unit(text);
-    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(1 << shift));
-    match bytes {
-        Some(bytes) if bytes >= 4096 && bytes.is_power_of_two() => Ok(bytes),
-        Some(_) => Err("must be a power of two and at least 4K".to_owned()),
-        None => Err("must be a size such as 64K or 16M, below 4G".to_owned()),
-    }
-}
-
-/// Reads a size in bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = without_unit(text);
-    // `parse` takes a sign, too.
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|_| is_number);
-    number
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "must be a size such as 512K, 10M or 0".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (digits, unit) = units
-        .iter()
-        .find_map(|&(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
-        .unwrap_or((text, 1.0));
-    let seconds = digits.parse::<f64>().ok().map(|number| number * unit);
-    seconds
-        .filter(|seconds| *seconds > 0.0)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "must be a time such as 500ms, 10s or 5m".to_owned())
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,25 +206,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_buffer_is_a_power_of_two_of_at_least_a_page() {
-        assert_eq!(buffer_size("64K"), Ok(64 << 10));
-        assert_eq!(buffer_size("4096"), Ok(4096));
-        assert!(buffer_size("3K").is_err());
-        assert!(buffer_size("8G").is_err());
-        assert!(buffer_size("").is_err());
-        assert!(buffer_size("é").is_err());
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_or_is_in_seconds() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        for bad in ["", "0", "-1s", "nan", "1d", "1e400"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

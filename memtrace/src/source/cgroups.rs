@@ -66,7 +66,8 @@ fn has_memory(text: &str) -> bool {
     text.lines().filter_map(|line| line.split(':').nth(1)).any(is_of_memory)
 }
 
-fn is_of_memory(controllers: &str) -> bool {
+/// Tells whether the memory controller is among those of a hierarchy (cgroups(7)).
+pub(super) fn is_of_memory(controllers: &str) -> bool {
     controllers.split(',').any(|controller| controller == "memory")
 }
 

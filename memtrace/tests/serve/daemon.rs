@@ -179,10 +179,14 @@ impl Daemon {
         }
     }
 
-    /// Waits until the machine was read, and what leaves processes is counted or cannot be.
+    /// Waits until the machine was read, and what leaves processes is counted or cannot be, and returns what
+    /// the daemon says of that.
     #[track_caller]
-    pub(crate) fn wait_until_ready(&self) {
-        self.wait_until("readiness", |daemon| (daemon.get("/readyz").0 == 200).then_some(()));
+    pub(crate) fn wait_until_ready(&self) -> String {
+        self.wait_until("readiness", |daemon| {
+            let (status, said) = daemon.get("/readyz");
+            (status == 200).then_some(said)
+        })
     }
 
     /// Waits until the heap of a process was walked, and returns its report.

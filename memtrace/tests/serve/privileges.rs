@@ -33,10 +33,8 @@ pub(crate) fn lacking() {
         let daemon = Daemon::start_with(&has, &config());
         let said = format!("without CAP_{} ", lacks.to_uppercase());
         assert!(daemon.before.contains(&said), "{said}: {}", daemon.before);
-        let (status, ready) = daemon.wait_until("readiness", |daemon| {
-            Some(daemon.get("/readyz")).filter(|(status, _)| *status == 200)
-        });
-        assert!(ready.starts_with("ready\n") && ready.contains(&said), "{status}: {ready}");
+        let ready = daemon.wait_until_ready();
+        assert!(ready.starts_with("ready\n") && ready.contains(&said), "{ready}");
         let lack = format!("memtrace_lacking{{capability=\"CAP_{}\"}}", lacks.to_uppercase());
         assert_eq!(metric(&daemon.get("/metrics").1, &lack), Some(1.0), "{lacks}");
         let may_count = lacks != "bpf" && lacks != "perfmon";

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{export::Tally, privileges::Lack};
+use super::{export::Tally, privileges::Use};
 use crate::{
     cli::look::rss,
     model::{
@@ -38,8 +38,8 @@ pub(super) struct Limited {
 
 impl Usage {
     /// Nothing is known yet but how metrics are sent, and what is switched off.
-    pub(super) fn new(exports: Arc<Tally>, lacking: &[Lack]) -> Self {
-        let lacking = lacking.iter().map(|lack| lack.capability.clone()).collect();
+    pub(super) fn new(exports: Arc<Tally>, lacking: &[&Use]) -> Self {
+        let lacking = lacking.iter().map(|need| need.capability.to_string()).collect();
         Self { exports, lacking, ..Self::default() }
     }
 

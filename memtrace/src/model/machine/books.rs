@@ -7,11 +7,11 @@ use super::Reading;
 
 /// What left, by path. A path that nothing took is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ByPath(Vec<(Path, Gone)>);
+pub struct ByPath(Vec<(Path, LeftPages)>);
 
 /// What left by a path, or by all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gone {
+pub struct LeftPages {
     /// Operations that detached pages.
     pub operations: u64,
     /// Pages detached.
@@ -22,7 +22,7 @@ pub struct Gone {
     pub late_frames: u64,
 }
 
-impl Gone {
+impl LeftPages {
     /// Adds what left elsewhere.
     pub const fn add(&mut self, other: Self) {
         self.operations = self.operations.saturating_add(other.operations);
@@ -37,7 +37,7 @@ impl ByPath {
     pub fn new(paths: &[PathCounters; PATHS], operations: &[u64; PATHS]) -> Self {
         let gone = Path::ALL.into_iter().map(|path| {
             let counters = &paths[path.index()];
-            let gone = Gone {
+            let gone = LeftPages {
                 operations: operations[path.index()],
                 zapped_pages: counters.resident_pages(),
                 freed_frames: counters.all_freed_frames(),
@@ -45,7 +45,7 @@ impl ByPath {
             };
             (path, gone)
         });
-        Self(gone.filter(|(_, gone)| *gone != Gone::default()).collect())
+        Self(gone.filter(|(_, gone)| *gone != LeftPages::default()).collect())
     }
 
     /// Adds what left elsewhere.
@@ -59,13 +59,13 @@ impl ByPath {
     }
 
     /// Returns what left by each path.
-    pub fn iter(&self) -> impl Iterator<Item = (Path, Gone)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Path, LeftPages)> {
         self.0.iter().copied()
     }
 
     /// Returns what left by any path.
-    pub fn total(&self) -> Gone {
-        let mut total = Gone::default();
+    pub fn total(&self) -> LeftPages {
+        let mut total = LeftPages::default();
         self.0.iter().for_each(|(_, gone)| total.add(*gone));
         total
     }

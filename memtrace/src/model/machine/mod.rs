@@ -13,7 +13,7 @@ use memtrace_common::Owner;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    books::{ByPath, Ended, Gone, Space},
+    books::{ByPath, Ended, LeftPages, Space},
     rows::{machine_report, process_rows},
 };
 use super::report::{Evidence, Host};

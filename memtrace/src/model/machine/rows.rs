@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashMap, hash::Hash, sync::Arc};
 
 use memtrace_common::Owner;
 
-use super::{ByPath, Gone, Left, MachineReport, MachineSurroundings, Reading, Row, SCHEMA};
+use super::{ByPath, Left, LeftPages, MachineReport, MachineSurroundings, Reading, Row, SCHEMA};
 use crate::model::{change::path_name, region_map::PAGE, report::Evidence, text};
 
 /// The books of one process, program or cgroup.
@@ -16,7 +16,7 @@ struct Books {
     resident_pages: u64,
     left: ByPath,
     /// What left by the reading before, by any path.
-    before: Gone,
+    before: LeftPages,
 }
 
 /// Makes the report of a reading; what happened lately is what changed since the one `before`.
@@ -82,7 +82,8 @@ impl View<'_> {
         let counts_frames = self.evidence == Evidence::Frames;
         books.sort_by_cached_key(|books| {
             let (total, before) = (books.left.total(), books.before);
-            let of = |gone: Gone| if counts_frames { gone.freed_frames } else { gone.zapped_pages };
+            let of =
+                |gone: LeftPages| if counts_frames { gone.freed_frames } else { gone.zapped_pages };
             // A number that was used again may have less.
             let lately = of(total).saturating_sub(of(before));
             Reverse((lately, of(total), books.resident_pages, books.owner.tgid))
@@ -132,7 +133,7 @@ impl View<'_> {
     /// Makes a row; `named` says of whom it is.
     fn row(&self, books: &Books, named: Row) -> Row {
         let counted = |frames: u64| self.evidence.knows(Evidence::Frames, bytes(frames));
-        let left = |gone: Gone| Left {
+        let left = |gone: LeftPages| Left {
             operations: gone.operations,
             zapped: bytes(gone.zapped_pages),
             freed: counted(gone.freed_frames),

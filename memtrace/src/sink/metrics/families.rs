@@ -227,17 +227,15 @@ fn own() -> Vec<Family> {
     use Instrument::{Counter, Gauge};
     use Unit::{Bytes, Ratio, Seconds, Things};
     use Value::{Real, Whole};
-    let build = Family {
-        group: None,
-        name: "build_info",
-        help: "Version of memtrace, and what the figures rest on".to_owned(),
-        unit: Things("daemon"),
-        kind: Gauge,
-        figure: Figure::Build,
-    };
+    let sign = |name, help, things, figure| of_none(name, help, Things(things), Gauge, figure);
     let count = |name, help, things, figure| of_daemon(name, help, Things(things), Counter, figure);
     vec![
-        build,
+        sign(
+            "build_info",
+            "Version of memtrace, and what the figures rest on",
+            "daemon",
+            Figure::Build,
+        ),
         of_daemon("self_cpu", "CPU time of memtrace itself", Seconds, Counter, |own| {
             Real(own.cpu_seconds)
         }),
@@ -267,22 +265,18 @@ fn own() -> Vec<Family> {
         of_daemon("budget", "The part of a CPU that memtrace may take", Ratio, Gauge, |own| {
             Real(own.budget)
         }),
-        Family {
-            group: None,
-            name: "shed",
-            help: "1 for what is left out since memtrace took more than its budget".to_owned(),
-            unit: Things("part"),
-            kind: Gauge,
-            figure: Figure::Shed,
-        },
-        Family {
-            group: None,
-            name: "lacking",
-            help: "1 for a capability without which something is switched off".to_owned(),
-            unit: Things("capability"),
-            kind: Gauge,
-            figure: Figure::Lacking,
-        },
+        sign(
+            "shed",
+            "1 for what is left out since memtrace took more than its budget",
+            "part",
+            Figure::Shed,
+        ),
+        sign(
+            "lacking",
+            "1 for a capability without which something is switched off",
+            "capability",
+            Figure::Lacking,
+        ),
         of_probes(
             "probe_measured",
             "Time during which the kernel measured how long probes run",
@@ -320,11 +314,16 @@ fn of_daemon(
     kind: Instrument,
     figure: fn(&Own) -> Value,
 ) -> Family {
-    Family { group: None, name, help: help.to_owned(), unit, kind, figure: Figure::Own(figure) }
+    of_none(name, help, unit, kind, Figure::Own(figure))
 }
 
 fn of_probes(name: &'static str, help: &str, unit: Unit, figure: Figure) -> Family {
-    Family { group: None, name, help: help.to_owned(), unit, kind: Instrument::Counter, figure }
+    of_none(name, help, unit, Instrument::Counter, figure)
+}
+
+/// Returns a family of no group.
+fn of_none(name: &'static str, help: &str, unit: Unit, kind: Instrument, figure: Figure) -> Family {
+    Family { group: None, name, help: help.to_owned(), unit, kind, figure }
 }
 
 impl Group {

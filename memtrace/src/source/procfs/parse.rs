@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::model::region_map::{PAGE, flag, protection};
+use crate::{
+    model::region_map::{PAGE, flag, protection},
+    source::cgroups::is_of_memory,
+};
 
 /// `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.3).
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -191,10 +194,8 @@ pub fn parse_cgroup(text: &str) -> Option<&str> {
             Some((controllers, path))
         })
     };
-    let is_of_memory = |(controllers, _): &(&str, &str)| {
-        controllers.split(',').any(|controller| controller == "memory")
-    };
-    let found = lines().find(is_of_memory).or_else(|| lines().find(|(none, _)| none.is_empty()));
+    let of_memory = lines().find(|(controllers, _)| is_of_memory(controllers));
+    let found = of_memory.or_else(|| lines().find(|(none, _)| none.is_empty()));
     found.map(|(_, path)| path.strip_suffix(" (deleted)").unwrap_or(path))
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cli::{
         look,
-        serve::{privileges::Lack, recordings::Recording},
+        serve::{privileges::Use, recordings::Recording},
     },
     model::{
         fleet::Fleet,
@@ -45,7 +45,7 @@ pub(in crate::cli::serve) struct Shared {
     /// What is to be done about recordings.
     pub(in crate::cli::serve) orders: mpsc::Sender<Order>,
     /// What is switched off for want of a right, a sentence each.
-    pub(in crate::cli::serve) lacking: Vec<Lack>,
+    pub(in crate::cli::serve) lacking: Vec<&'static Use>,
 }
 
 /// The description of all of this.

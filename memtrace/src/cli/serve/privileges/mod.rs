@@ -19,8 +19,9 @@ pub(super) struct Keep {
 }
 
 /// What a capability is for, in the words of someone who does without.
-struct Use {
-    capability: Capability,
+#[derive(Debug)]
+pub(super) struct Use {
+    pub(super) capability: Capability,
     without: &'static str,
     /// `CAP_SYS_ADMIN` will do as well.
     is_of_admin: bool,
@@ -28,7 +29,7 @@ struct Use {
     is_for_probes: bool,
 }
 
-const USES: [Use; 5] = [
+static USES: [Use; 5] = [
     Use {
         capability: Capability::CAP_BPF,
         without: "nothing that leaves processes is counted",
@@ -61,32 +62,23 @@ const USES: [Use; 5] = [
     },
 ];
 
-/// A capability that is not there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lack {
-    /// Its name.
-    pub(super) capability: String,
-    without: &'static str,
-}
-
-impl fmt::Display for Lack {
-    /// Says what is switched off for want of it.
+impl fmt::Display for Use {
+    /// Says what is switched off without it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "without {} {}", self.capability, self.without)
     }
 }
 
-/// Returns the capabilities that are not there and something needs.
-pub(super) fn lacking() -> Result<Vec<Lack>> {
+/// Returns what is switched off for want of a capability.
+pub(super) fn lacking() -> Result<Vec<&'static Use>> {
     let has = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
     Ok(lacking_of(&has))
 }
 
-fn lacking_of(has: &CapsHashSet) -> Vec<Lack> {
+fn lacking_of(has: &CapsHashSet) -> Vec<&'static Use> {
     let is_admin = has.contains(&Capability::CAP_SYS_ADMIN);
     let lacks = |need: &&Use| !(has.contains(&need.capability) || need.is_of_admin && is_admin);
-    let lack = |need: &Use| Lack { capability: need.capability.to_string(), without: need.without };
-    USES.iter().filter(lacks).map(lack).collect()
+    USES.iter().filter(lacks).collect()
 }
 
 /// Has this thread, and those that it begins from now on, do no more than what is still needed: other
@@ -147,7 +139,7 @@ mod tests {
             let mut has = all.clone();
             has.remove(&need.capability);
             let expected = format!("without {} {}", need.capability, need.without);
-            let lacking: Vec<_> = lacking_of(&has).iter().map(Lack::to_string).collect();
+            let lacking: Vec<_> = lacking_of(&has).iter().map(ToString::to_string).collect();
             assert_eq!(lacking, [expected]);
             has.insert(Capability::CAP_SYS_ADMIN);
             assert_eq!(lacking_of(&has).is_empty(), need.is_of_admin);
