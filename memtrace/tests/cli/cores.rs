@@ -55,8 +55,8 @@ fn what_is_no_regular_file_is_no_core_file() {
 #[test]
 fn a_core_file_of_someone_else_is_not_read() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let [program, core] = ["memtrace", "core"].map(|name| folder.path().join(name));
-    fs::copy(MEMTRACE, &program).expect("there is room");
+    let program = copied(MEMTRACE, folder.path());
+    let core = folder.path().join("core");
     fs::write(&core, "").expect("there is room");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     fs::set_permissions(&core, fs::Permissions::from_mode(0o0)).expect("it is ours");

@@ -1,6 +1,8 @@
 //! What the command line does with bad input: one sentence, one hint, the right exit code, and
 //! nothing on stdout. No test here needs root: those that do are in `run.rs`.
 
+#[path = "../common/copied.rs"]
+mod copied;
 mod cores;
 mod reports;
 
@@ -20,6 +22,8 @@ use nix::{
     sys::wait::{Id, WaitPidFlag, waitid},
     unistd::{Pid, geteuid, gettid},
 };
+
+use self::copied::copied;
 
 const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
 /// One more than the largest PID that a kernel gives (`PID_MAX_LIMIT`, include/linux/threads.h).
@@ -301,8 +305,7 @@ fn tracing_without_privileges_says_how_to_get_them() {
     // Where the build lies, another user may not look.
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let copy = folder.path().join("memtrace");
-    fs::copy(MEMTRACE, &copy).expect("there is room");
+    let copy = copied(MEMTRACE, folder.path());
     let me = std::process::id().to_string();
     for args in [&["run", "--", "true"][..], &["attach", &me], &["doctor"]] {
         let sentence = refused(unprivileged(&copy, args), 1);

@@ -18,6 +18,8 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::copied::copied;
+
 pub(crate) const MEMTRACE: &str = env!("CARGO_BIN_EXE_memtrace");
 
 /// How long anything may take.
@@ -48,8 +50,7 @@ impl Daemon {
     pub(crate) fn start_with(capabilities: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Where it was built may be nobody else's business.
-        let program = folder.path().join("memtrace");
-        fs::copy(MEMTRACE, &program).expect("there is room");
+        let program = copied(MEMTRACE, folder.path());
         chown(folder.path(), Some(65534), Some(65534)).expect("it is ours");
         let set = capabilities.iter().fold("-all".to_owned(), |set, name| set + ",+" + name);
         let mut command = Command::new("setpriv");

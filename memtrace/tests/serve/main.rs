@@ -3,6 +3,8 @@
 
 mod budget;
 mod connect;
+#[path = "../common/copied.rs"]
+mod copied;
 mod crowd;
 mod daemon;
 #[path = "../common/disk.rs"]
