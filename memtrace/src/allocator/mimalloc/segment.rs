@@ -48,7 +48,7 @@ impl Span {
         self.page.is_none_or(|page| {
             page.used <= page.capacity
                 && page.capacity <= page.reserved
-                && page.reserved.checked_mul(page.block).is_some_and(|blocks| blocks <= len)
+                && page.reserved.max(1).checked_mul(page.block).is_some_and(|blocks| blocks <= len)
         })
     }
 }
@@ -148,12 +148,13 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// Returns the block size of the page that holds an address, if it lies in one.
+    /// Returns the block size of the page that holds an address, if it lies in one that makes sense.
     pub(super) fn block_at(&self, address: u64) -> Option<u64> {
         let Layout { slices, page: PageLayout { size, .. }, .. } = *self.layout;
         let index = address.checked_sub(self.start).filter(|at| *at < SEGMENT)? / SLICE;
         let back = (self.word(slices + index * size + COUNT) >> 32) / size;
-        self.span(index.checked_sub(back)?)?.page.map(|page| page.block)
+        let span = self.span(index.checked_sub(back)?).filter(Span::makes_sense)?;
+        span.page.map(|page| page.block)
     }
 
     /// Tells whether all of its slices make sense.

@@ -241,7 +241,7 @@ impl<'a, M: ReadMemory> Sweep<'a, M> {
             else {
                 break;
             };
-            self.found.blocks += size;
+            self.found.blocks = self.found.blocks.saturating_add(size);
             block = self.memory.word(block)?.unwrap_or(0);
         }
         Ok(())
