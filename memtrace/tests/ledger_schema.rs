@@ -8,7 +8,7 @@ use memtrace::{
     model::{
         change::path_name,
         machine::{Left, MachineReport, MachineWindow, Reading, Row, SCHEMA, Space},
-        machine::{MachineSurroundings, machine_report},
+        machine::{MachineSurroundings, Top, machine_report},
         report::{Evidence, Host},
     },
     sink::json,
@@ -67,7 +67,8 @@ fn what_is_known_and_what_is_not_is_valid() {
     let reading =
         Reading { spaces: vec![Space { owner, ..Space::default() }], ..Reading::default() };
     let (host, cgroups) = (Host::default(), &HashMap::new());
-    let surroundings = MachineSurroundings { host, window: window(Evidence::Rss), top: 1, cgroups };
+    let surroundings =
+        MachineSurroundings { host, window: window(Evidence::Rss), top: Top::of_each(1), cgroups };
     let unknown = value(&machine_report(&reading, &Reading::default(), surroundings));
     assert!(unknown["processes"][0]["comm"].is_null(), "{unknown}");
     assert_eq!(errors(&unknown), Vec::<String>::new());

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{
-        machine::{MachineReport, Reading},
+        machine::{MachineReport, Reading, Top},
         report::Evidence,
     },
     probe::attach::{Options, Probes},
@@ -83,17 +83,17 @@ struct Counter {
     first: Reading,
     before: Reading,
     interval_ns: u64,
-    top: usize,
+    top: Top,
 }
 
 impl Counter {
     fn begin(ledger: &Ledger) -> Result<Self, Failure> {
-        let probes = count_machine(ledger.evidence)?;
-        let machine = Machine::new()?;
-        let first = probes.machine()?;
+        let mut probes = count_machine(ledger.evidence)?;
+        let mut machine = Machine::new()?;
+        let first = machine.read(&mut probes)?;
         log::info!("counting");
         let (before, interval_ns) = (first.clone(), machine.start_ns());
-        Ok(Self { probes, machine, first, before, interval_ns, top: ledger.top })
+        Ok(Self { probes, machine, first, before, interval_ns, top: Top::of_each(ledger.top) })
     }
 
     /// Reports on the whole time as one interval.
@@ -104,7 +104,7 @@ impl Counter {
     }
 
     fn report(&mut self) -> Result<MachineReport, Failure> {
-        let reading = self.probes.machine()?;
+        let reading = self.machine.read(&mut self.probes)?;
         let end_ns = now_ns()?;
         let evidence = self.probes.evidence();
         let interval = (self.interval_ns, end_ns);

@@ -10,10 +10,14 @@ use nix::{
 use crate::{
     model::{
         build::Surroundings,
-        machine::{MachineReport, MachineSurroundings, MachineWindow, Reading, machine_report},
+        machine::{
+            MachineReport, MachineSurroundings, MachineWindow, Reading, Settled, Top,
+            machine_report,
+        },
         region_map::PAGE,
         report::{Evidence, Host},
     },
+    probe::attach::Probes,
     source::{
         cgroups::Cgroups,
         settings::{INIT_ON_ALLOC, INIT_ON_FREE, Kernel},
@@ -64,13 +68,32 @@ fn clock_ns(clock: ClockId) -> Result<u64> {
 pub(super) struct Machine {
     host: Host,
     cgroups: Cgroups,
+    settled: Settled,
     start_ns: u64,
 }
 
 impl Machine {
     /// Counting begins now.
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { host: host()?, cgroups: Cgroups::default(), start_ns: now_ns()? })
+        let (cgroups, settled) = (Cgroups::default(), Settled::default());
+        Ok(Self { host: host()?, cgroups, settled, start_ns: now_ns()? })
+    }
+
+    /// Reads the books, and makes room for those of the programs that end next.
+    pub(super) fn read(&mut self, probes: &mut Probes) -> Result<Reading> {
+        let mut reading = probes.machine()?;
+        let due = self.settled.due(&reading.ended, probes.sums_room()?);
+        self.settled.add_to(&mut reading);
+        for owner in due {
+            if let Some(sum) = probes.take_sum(owner)? {
+                self.settled.take(owner, &sum);
+            }
+        }
+        if self.settled.is_full() {
+            let there = self.cgroups.still_there(self.settled.cgroups());
+            self.settled.make_room(|cgroup| there.contains(&cgroup));
+        }
+        Ok(reading)
     }
 
     /// Returns when counting began.
@@ -79,14 +102,14 @@ impl Machine {
     }
 
     /// Reports on a reading of the books and the one before, which were made at these times, with so
-    /// many rows of a kind at most.
+    /// many rows at most.
     pub(super) fn report(
         &mut self,
         reading: &Reading,
         before: &Reading,
         evidence: Evidence,
         (interval_ns, end_ns): (u64, u64),
-        top: usize,
+        top: Top,
     ) -> MachineReport {
         let owners = reading.spaces.iter().map(|space| space.owner.cgroup);
         let wanted = owners.chain(reading.ended.keys().map(|owner| owner.cgroup));

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd as _;
 
-use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Queue};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{HashMap, Map, MapError, Queue};
 use memtrace_common::{Owner, Sum};
 
 use super::{
@@ -20,7 +20,7 @@ impl Probes {
         let fd = self.program_fd("seed_iter")?;
         on_each_cpu(&self.cpus, || read_iter(fd.as_fd(), Scope::Machine).map(drop))?;
         let map = self.bpf.map_mut("SUMS").context("the object has no map SUMS")?;
-        let mut sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
+        let mut sums: Sums<_> = HashMap::try_from(map)?;
         sums.insert(Wire(Owner::default()), Wire(Sum::default()), 0)
             .context("cannot prepare the sums")?;
         // Those that began or ended in between were not seen from each CPU. Whoever lives is found
@@ -57,7 +57,7 @@ impl Probes {
             }
         }
         let map = self.bpf.map("SUMS").context("the object has no map SUMS")?;
-        let sums: HashMap<_, Wire<Owner>, Wire<Sum>> = HashMap::try_from(map)?;
+        let sums: Sums<_> = HashMap::try_from(map)?;
         for entry in sums.iter().take(MOST_ENTRIES) {
             let (Wire(owner), Wire(sum)) = entry.context("cannot read the sums")?;
             reading.take_ended(owner, &sum);
@@ -65,7 +65,32 @@ impl Probes {
         reading.untracked = self.stats()?.untracked;
         Ok(reading)
     }
+
+    /// Returns for how many programs and cgroups the table of those that ended has room.
+    pub fn sums_room(&self) -> Result<usize> {
+        let map = self.bpf.map("SUMS").context("the object has no map SUMS")?;
+        let Map::HashMap(data) = map else { bail!("SUMS is no hash table") };
+        Ok(data.info()?.max_entries() as usize)
+    }
+
+    /// Takes the sum of a program and cgroup out of the table. What ends at this very moment may be lost:
+    /// take only what does not grow.
+    pub fn take_sum(&mut self, owner: Owner) -> Result<Option<Sum>> {
+        let map = self.bpf.map_mut("SUMS").context("the object has no map SUMS")?;
+        let mut sums: Sums<_> = HashMap::try_from(map)?;
+        let Wire(sum) = match sums.get(&Wire(owner), 0) {
+            Ok(sum) => sum,
+            // It is an address space that is not in the table yet.
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(error) => return Err(error).context("cannot read a sum"),
+        };
+        sums.remove(&Wire(owner)).context("cannot take out a sum")?;
+        Ok(Some(sum))
+    }
 }
+
+/// What left address spaces that ended, by program and cgroup.
+type Sums<T> = HashMap<T, Wire<Owner>, Wire<Sum>>;
 
 /// A listing that starts over again and again, since what it came to was just removed, ends here.
 const MOST_ENTRIES: usize = 65_536;

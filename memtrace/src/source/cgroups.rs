@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::procfs::parse_cgroup;
+
 /// So many cgroups may be known that nobody asks for.
 const SPARE: usize = 256;
 
@@ -40,6 +42,18 @@ impl Cgroups {
         &self.paths
     }
 
+    /// Returns those of some numbers whose folders are still there.
+    pub fn still_there(&self, numbers: HashSet<u64>) -> HashSet<u64> {
+        let root = mount_point();
+        let is_there = |number: &u64| {
+            let place = root.as_deref().zip(self.paths.get(number));
+            place.is_some_and(|(root, path)| {
+                has_number(&root.join(path.trim_start_matches('/')), *number)
+            })
+        };
+        numbers.into_iter().filter(is_there).collect()
+    }
+
     fn walk(&mut self, folder: &Path, name: &str) {
         let Ok(metadata) = fs::metadata(folder) else { return };
         self.paths.insert(metadata.ino(), name.to_owned());
@@ -55,6 +69,27 @@ impl Cgroups {
             }
         }
     }
+}
+
+fn has_number(folder: &Path, number: u64) -> bool {
+    fs::metadata(folder).is_ok_and(|metadata| metadata.ino() == number)
+}
+
+/// Returns how much memory this process and its like may have, `None` where nothing limits them: the lowest
+/// limit of their cgroup and of those above it that can be seen from here.
+pub fn memory_limit() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    limit_below(&mount_point()?, parse_cgroup(&text)?)
+}
+
+fn limit_below(root: &Path, cgroup: &str) -> Option<u64> {
+    let limits = Path::new(cgroup).ancestors().flat_map(|above| {
+        let folder = root.join(above.strip_prefix("/").unwrap_or(above));
+        ["memory.max", "memory.limit_in_bytes"].map(|file| fs::read_to_string(folder.join(file)))
+    });
+    // Without a limit there is no number, or one that no machine has (version 1).
+    let limits = limits.filter_map(|text| text.ok()?.trim().parse().ok());
+    limits.min().filter(|limit| *limit < 1 << 60)
 }
 
 /// Tells whether the memory controller has a hierarchy of its own.
@@ -117,6 +152,27 @@ mod tests {
         assert_eq!(parse_mounts("tmpfs / tmpfs rw 0 0\nshort", true), None);
         assert!(has_memory("9:name=systemd:/\n4:memory,hugetlb:/a\n0::/\n"));
         assert!(!has_memory("9:name=memory:/\n0::/memory\n"));
+    }
+
+    #[test]
+    fn the_lowest_limit_above_counts() -> std::io::Result<()> {
+        let root = tempfile::tempdir()?;
+        let set = |folder: &str, file: &str, text: &str| {
+            fs::create_dir_all(root.path().join(folder))?;
+            fs::write(root.path().join(folder).join(file), text)
+        };
+        set("a/b", "memory.max", "max\n")?;
+        assert_eq!(limit_below(root.path(), "/a/b"), None);
+        set("a", "memory.max", "67108864\n")?;
+        set("a/b/c", "memory.max", "100000000\n")?;
+        assert_eq!(limit_below(root.path(), "/a/b/c"), Some(64 << 20));
+        assert_eq!(limit_below(root.path(), "/elsewhere"), None);
+        set("one", "memory.limit_in_bytes", "9223372036854771712\n")?;
+        assert_eq!(limit_below(root.path(), "/one"), None);
+        // A container may not see where it is, but its own root.
+        set("", "memory.limit_in_bytes", "50000000\n")?;
+        assert_eq!(limit_below(root.path(), "/docker/0123"), Some(50_000_000));
+        Ok(())
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::{
     fs,
     process::{Child, Command},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Failed, Trial};
@@ -21,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ledger::a_trim_of_shared_memory_frees_nothing", shared),
         trial("ledger::what_ended_counts_for_its_cgroup", grouped),
         trial("ledger::more_processes_than_it_remembers_are_summed", folded),
+        trial("ledger::more_programs_than_the_kernel_has_room_for_keep_their_names", named),
     ]
 }
 
@@ -33,9 +36,15 @@ struct Ledger {
 impl Ledger {
     /// Begins to count. `None` where the kernel counts no pages, after memtrace said so.
     fn begin() -> Result<Option<Self>, Failed> {
+        Self::begin_every("1h")
+    }
+
+    /// The same with a report every so often.
+    fn begin_every(interval: &str) -> Result<Option<Self>, Failed> {
         let path = scratch("ledger.json");
         let mut ledger = Command::new(memtrace());
-        ledger.args(["ledger", "-v", "--interval", "1h", "--top", "100000", "--format", "json"]);
+        ledger.args(["ledger", "-v", "--interval", interval, "--top", "100000"]);
+        ledger.args(["--format", "json"]);
         match start(ledger.arg("-o").arg(&path), "counting")? {
             Ok(child) => Ok(Some(Self { child, path })),
             Err((status, said)) => {
@@ -46,6 +55,21 @@ impl Ledger {
                 Err(format!("memtrace ledger: {status}: {said:?}").into())
             }
         }
+    }
+
+    /// Waits until so many more reports are there.
+    fn wait(&self, reports: usize) -> Result<(), Failed> {
+        let there =
+            || fs::read(&self.path).map(|text| text.iter().filter(|&&byte| byte == b'\n').count());
+        let enough = there()? + reports;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while there()? < enough {
+            if Instant::now() > deadline {
+                return Err("no more reports came".into());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Ends as Ctrl-C does and returns the last report.
@@ -81,8 +105,13 @@ fn pages(row: &Value, path: &str, figure: &str) -> u64 {
 
 /// Runs a workload to its end.
 fn workload(name: &str) -> Result<(), Failed> {
-    let status = Command::new(this()).args(["--workload", name]).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{name}: {status}").into()) }
+    workload_with(&[name])
+}
+
+/// The same with arguments.
+fn workload_with(arguments: &[&str]) -> Result<(), Failed> {
+    let status = Command::new(this()).arg("--workload").args(arguments).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{arguments:?}: {status}").into()) }
 }
 
 /// Holds pages that left by a path against what was done, to 1 %.
@@ -185,4 +214,25 @@ fn folded() -> Result<(), Failed> {
         return Err(format!("{ended} ended, {zapped} and {freed} of {wanted}: {row}").into());
     }
     Ok(())
+}
+
+fn named() -> Result<(), Failed> {
+    // More than `SUMS` of the probes, some at a time: a sum that did not grow makes room for others.
+    const NAMES: u32 = 5_000;
+    const AT_A_TIME: u32 = 1_000;
+    let Some(ledger) = Ledger::begin_every("100ms")? else { return Ok(()) };
+    for first in (0..NAMES).step_by(AT_A_TIME as usize) {
+        workload_with(&["many_names", &first.to_string(), &AT_A_TIME.to_string()])?;
+        ledger.wait(3)?;
+    }
+    let report = ledger.stop()?;
+    let rows = report["programs"].as_array().ok_or("no programs")?;
+    let is_one = |row: &&Value| row["comm"].as_str().is_some_and(|comm| comm.starts_with("name-"));
+    let ended: Vec<&Value> = rows.iter().filter(is_one).collect();
+    if ended.len() as u32 != NAMES {
+        return Err(format!("{} of {NAMES} programs have their name", ended.len()).into());
+    }
+    // The first of a thousand was its parent, too.
+    let wrong = ended.iter().find(|row| row["ended"] != 1 && row["ended"] != 2);
+    wrong.map_or(Ok(()), |row| Err(format!("one ended: {row}").into()))
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{
-        machine::{Reading, process_rows},
+        machine::{Reading, Top, process_rows},
         top::{Budget, Counting, Id, Look, Processes, Snapshot, Walkable, Wish},
         watchdog::Counts,
     },
@@ -226,15 +226,19 @@ impl State {
         self.budget.earn(now.saturating_sub(self.read_ns));
         self.read_ns = now;
         if let Some(Books { probes, before, before_ns }) = &mut self.books {
-            let reading = probes.machine()?;
+            let reading = match &mut self.machine {
+                None => probes.machine()?,
+                Some(machine) => machine.read(probes)?,
+            };
             let now = now_ns()?;
             let evidence = probes.evidence();
             let rows = match &mut self.machine {
                 None => process_rows(&reading, before, evidence),
                 Some(machine) => {
                     self.processes.time_probes(self.stopwatch.read(now, probes)?);
-                    let report =
-                        machine.report(&reading, before, evidence, (*before_ns, now), usize::MAX);
+                    // Nobody asks for programs.
+                    let top = Top { programs: 0, ..Top::of_each(usize::MAX) };
+                    let report = machine.report(&reading, before, evidence, (*before_ns, now), top);
                     let rows = report.processes.clone();
                     self.processes.count_machine(report);
                     rows

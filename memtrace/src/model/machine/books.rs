@@ -91,6 +91,20 @@ pub struct Ended {
     pub left: ByPath,
 }
 
+impl Ended {
+    /// Takes a sum that the kernel made.
+    pub(super) fn take(&mut self, sum: &Sum) {
+        let left = ByPath::new(&sum.paths, &sum.operations);
+        self.add(&Self { spaces: sum.spaces, left });
+    }
+
+    /// Adds what ended elsewhere.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.spaces = self.spaces.saturating_add(other.spaces);
+        self.left.add(&other.left);
+    }
+}
+
 impl Reading {
     /// Takes the books of an address space that lives.
     pub fn take_living(&mut self, owner: Owner, books: &Ledger, operations: &[u64; PATHS]) {
@@ -106,9 +120,7 @@ impl Reading {
     pub fn take_ended(&mut self, owner: Owner, sum: &Sum) {
         if sum.spaces > 0 {
             // What ended has no number any more.
-            let ended = self.ended.entry(Owner { tgid: 0, ..owner }).or_default();
-            ended.spaces = ended.spaces.saturating_add(sum.spaces);
-            ended.left.add(&ByPath::new(&sum.paths, &sum.operations));
+            self.ended.entry(Owner { tgid: 0, ..owner }).or_default().take(sum);
         }
     }
 }

@@ -46,7 +46,7 @@ fn surroundings(evidence: Evidence, top: usize) -> MachineSurroundings<'static> 
         untracked: 0,
         complete: true,
     };
-    MachineSurroundings { host: Host::default(), window, top, cgroups: &CGROUPS }
+    MachineSurroundings { host: Host::default(), window, top: Top::of_each(top), cgroups: &CGROUPS }
 }
 
 #[test]
@@ -103,6 +103,12 @@ fn lately_is_what_changed_since_the_reading_before() {
     let report = machine_report(&at(1, 1), &at(99, 10), surroundings(Evidence::Frames, 1));
     assert_eq!(report.all.freed_lately, Some(0));
     let nothing = Reading::default();
+    let of_each = surroundings(Evidence::Frames, 9);
+    let surroundings_of = |top| MachineSurroundings { top, ..of_each.clone() };
+    let few = Top { processes: 1, programs: 0, cgroups: 9 };
+    let report = machine_report(&at(1, 1), &nothing, surroundings_of(few));
+    let rows = [report.processes, report.programs, report.cgroups].map(|rows| rows.len());
+    assert_eq!(rows, [1, 0, 1]);
     let report = machine_report(&nothing, &nothing, surroundings(Evidence::Frames, 1));
     assert_eq!((report.all, report.processes.len()), (Row::default(), 0));
 }

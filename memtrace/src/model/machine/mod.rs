@@ -3,6 +3,7 @@
 
 mod books;
 mod rows;
+mod settled;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     books::{ByPath, Ended, LeftPages, Space},
     rows::{machine_report, process_rows},
+    settled::Settled,
 };
 use super::report::{Evidence, Host};
 
@@ -116,10 +118,28 @@ pub struct MachineSurroundings<'a> {
     pub host: Host,
     /// When, and how completely.
     pub window: MachineWindow,
-    /// So many rows of each kind at most.
-    pub top: usize,
+    /// So many rows at most.
+    pub top: Top,
     /// Paths of cgroups, by number.
     pub cgroups: &'a HashMap<u64, String>,
+}
+
+/// How many rows there are at most, those that freed most lately first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// Rows of processes.
+    pub processes: usize,
+    /// Rows of programs.
+    pub programs: usize,
+    /// Rows of cgroups.
+    pub cgroups: usize,
+}
+
+impl Top {
+    /// So many of each kind.
+    pub const fn of_each(count: usize) -> Self {
+        Self { processes: count, programs: count, cgroups: count }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::{cmp::Reverse, collections::HashMap, hash::Hash, sync::Arc};
 
 use memtrace_common::Owner;
 
-use super::{ByPath, Left, LeftPages, MachineReport, MachineSurroundings, Reading, Row, SCHEMA};
+use super::{
+    ByPath, Left, LeftPages, MachineReport, MachineSurroundings, Reading, Row, SCHEMA, Top,
+};
 use crate::model::{change::path_name, region_map::PAGE, report::Evidence, text};
 
 /// The books of one process, program or cgroup.
@@ -26,17 +28,22 @@ pub fn machine_report(
     surroundings: MachineSurroundings<'_>,
 ) -> MachineReport {
     let MachineSurroundings { host, window, top, cgroups } = surroundings;
-    let view = View { reading, before, evidence: window.evidence, top };
+    let view = View { reading, before, evidence: window.evidence };
+    let Top { processes, programs, cgroups: most_cgroups } = top;
     let cgroup = |owner: &Owner| cgroups.get(&owner.cgroup).cloned();
-    let all = view.rows(|_, _| Some(()), |_| Row::default());
+    let all = view.rows(1, |_, _| Some(()), |_| Row::default());
     MachineReport {
         schema: SCHEMA,
         host,
         all: all.into_iter().next().map(Arc::unwrap_or_clone).unwrap_or_default(),
-        processes: view.processes(cgroup),
-        programs: view
-            .rows(|owner, _| Some(owner.comm), |owner| Row { comm: comm(owner), ..Row::default() }),
+        processes: view.processes(processes, cgroup),
+        programs: view.rows(
+            programs,
+            |owner, _| Some(owner.comm),
+            |owner| Row { comm: comm(owner), ..Row::default() },
+        ),
         cgroups: view.rows(
+            most_cgroups,
             |owner, _| Some(owner.cgroup),
             |owner| Row { cgroup: cgroup(owner), ..Row::default() },
         ),
@@ -46,7 +53,7 @@ pub fn machine_report(
 
 /// Makes the rows of all processes that live, without their cgroups.
 pub fn process_rows(reading: &Reading, before: &Reading, evidence: Evidence) -> Vec<Arc<Row>> {
-    View { reading, before, evidence, top: usize::MAX }.processes(|_| None)
+    View { reading, before, evidence }.processes(usize::MAX, |_| None)
 }
 
 /// Two readings, and how rows are made of them.
@@ -54,13 +61,13 @@ struct View<'a> {
     reading: &'a Reading,
     before: &'a Reading,
     evidence: Evidence,
-    top: usize,
 }
 
 impl View<'_> {
     /// Returns the rows of processes.
-    fn processes(&self, cgroup: impl Fn(&Owner) -> Option<String>) -> Vec<Arc<Row>> {
+    fn processes(&self, most: usize, cgroup: impl Fn(&Owner) -> Option<String>) -> Vec<Arc<Row>> {
         self.rows(
+            most,
             |owner, ended| (!ended && owner.tgid != 0).then_some(owner.tgid),
             |owner| Row {
                 tgid: Some(owner.tgid),
@@ -71,13 +78,17 @@ impl View<'_> {
         )
     }
 
-    /// Returns the rows by a key, which is of whose it is and whether it ended (what has none is left
+    /// Returns so many rows at most by a key, which is of whose it is and whether it ended (what has none is left
     /// out): those that freed most lately first, then those that ever did. `name` names them.
     fn rows<K: Hash + Eq>(
         &self,
+        most: usize,
         key: impl Fn(&Owner, bool) -> Option<K>,
         name: impl Fn(&Owner) -> Row,
     ) -> Vec<Arc<Row>> {
+        if most == 0 {
+            return Vec::new();
+        }
         let mut books: Vec<Books> = self.sums(key);
         let counts_frames = self.evidence == Evidence::Frames;
         books.sort_by_cached_key(|books| {
@@ -88,7 +99,7 @@ impl View<'_> {
             let lately = of(total).saturating_sub(of(before));
             Reverse((lately, of(total), books.resident_pages, books.owner.tgid))
         });
-        books.truncate(self.top);
+        books.truncate(most);
         let named = |books| Arc::new(self.row(&books, name(&books.owner)));
         books.into_iter().map(named).collect()
     }

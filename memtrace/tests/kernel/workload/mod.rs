@@ -130,6 +130,7 @@ pub(crate) fn run(name: &str, args: &[String]) {
         "churn" => told::churn(args),
         "hold_then_unmap" => told::hold_then_unmap(),
         "many_children" => many_children(),
+        "many_names" => many_names(args),
         "located" => told::located(),
         "many_regions" => told::many_regions(args),
         "io_uring_advice" => outside::workload::io_uring_advice(),
@@ -283,6 +284,16 @@ fn advise_child() {
 fn many_children() {
     for _ in 0..1_500 {
         child(|| Mapped::anon(8).touch().unmap());
+    }
+}
+
+/// So many children have so many names, from a number on.
+fn many_names(args: &[String]) {
+    let [first, count] = [0, 1].map(|at| args[at].parse::<u32>().expect("a number"));
+    for number in first..first + count {
+        // The child begins with its parent's name.
+        std::fs::write("/proc/self/comm", format!("name-{number}")).expect("a name of its own");
+        child(|| ());
     }
 }
 

@@ -85,9 +85,10 @@ const REFUSED: &[&[libc::c_long]] = &[
     ],
 ];
 
-/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_GET_NEXT_KEY` and `BPF_OBJ_GET_INFO_BY_FD` (include/uapi/linux/bpf.h): all
-/// that reading counts, and how long probes ran, takes.
-const BPF_READS: [u64; 3] = [1, 4, 15];
+/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_DELETE_ELEM`, `BPF_MAP_GET_NEXT_KEY` and `BPF_OBJ_GET_INFO_BY_FD`
+/// (include/uapi/linux/bpf.h): all that reading counts, taking old ones out of the way, and reading how long
+/// probes ran takes.
+const BPF_COUNTS: [u64; 4] = [1, 3, 4, 15];
 
 /// `BPF_ENABLE_STATS`, which has the kernel measure how long probes run.
 const BPF_MEASURE: u64 = 32;
@@ -160,7 +161,7 @@ fn rules(keep: Keep) -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>> {
 fn no_read(keep: Keep) -> Result<SeccompRule> {
     let is_not =
         |command| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, command);
-    let allowed = BPF_READS.into_iter().chain(keep.measuring.then_some(BPF_MEASURE));
+    let allowed = BPF_COUNTS.into_iter().chain(keep.measuring.then_some(BPF_MEASURE));
     Ok(SeccompRule::new(allowed.map(is_not).collect::<Result<_, _>>()?)?)
 }
 
@@ -230,7 +231,7 @@ mod tests {
     fn counts_can_be_read_and_probes_not_be_loaded() {
         /// `BPF_PROG_LOAD`.
         const LOAD: libc::c_long = 5;
-        for command in BPF_READS {
+        for command in BPF_COUNTS {
             let failed = fails(Keep::default(), move || bpf(command as libc::c_long));
             assert_ne!(failed, Some(libc::EPERM), "{command}");
         }
