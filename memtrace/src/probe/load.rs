@@ -15,7 +15,7 @@ use super::{
     attach::Options,
     facts,
     plan::{Hook, Program},
-    stacks,
+    room, stacks,
 };
 use crate::{model::report::Evidence, source::memory};
 
@@ -45,6 +45,9 @@ pub(super) fn load(
     let (stamps_frames, frame_mask) = (u32::from(remanence), frames - 1);
     loader.map_max_entries("FRAMES", frames);
     stacks::size_maps(&mut loader, &kinds);
+    if machine {
+        room::size_maps(&mut loader);
+    }
     let tells_faults = u32::from(fault_events);
     loader.override_global("TELLS_FAULTS", &tells_faults, true);
     loader.override_global("STAMPS_FRAMES", &stamps_frames, true);

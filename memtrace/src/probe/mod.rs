@@ -9,6 +9,7 @@ pub mod load;
 pub mod look;
 mod machine;
 pub mod plan;
+mod room;
 pub mod stacks;
 mod sums;
 pub mod table;

@@ -10,6 +10,7 @@ mod daemon;
 mod driver;
 mod evidence;
 mod fuzz;
+#[path = "../common/group.rs"]
 mod group;
 mod heap;
 mod hooks;

@@ -18,7 +18,11 @@ use nix::{
     unistd::{ForkResult, fork, pause},
 };
 
-use crate::{daemon, daemon::Daemon};
+use crate::{
+    daemon,
+    daemon::{Daemon, MEMTRACE},
+    group::Group,
+};
 
 /// Processes that do nothing.
 const IDLE: usize = 2000;
@@ -29,6 +33,10 @@ const TIME: Duration = Duration::from_secs(20);
 /// CPU seconds that a reading may take: of the 10 s between two, by default, one per cent. Without
 /// optimization it takes twice as much.
 const READING: f64 = if cfg!(debug_assertions) { 0.2 } else { 0.1 };
+
+/// Readings of new processes take more: there are many more than by default.
+const CONFIG: &str =
+    "listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\ninterval = \"1s\"\nbudget = \"100%\"\n";
 
 /// Says that this program is to be the crowd.
 const ROLE: &str = "MEMTRACE_TEST_CROWD";
@@ -104,17 +112,13 @@ impl Drop for Crowd {
     }
 }
 
-/// Readings of new processes take more: there are many more than by default.
+/// What a reading of all of them takes.
 pub(crate) fn is_cheap() {
-    let config =
-        "listen = \"127.0.0.1:0\"\nwalk_budget = \"0%\"\ninterval = \"1s\"\nbudget = \"100%\"\n";
-    let daemon = Daemon::start(config);
+    let daemon = Daemon::start(CONFIG);
     daemon.wait_until_ready();
     let crowd = Crowd::start();
     let told = |name: &str| daemon.metric(name).expect("it is told");
-    daemon.wait_until("all of them", |_| {
-        (told("memtrace_machine_processes") > IDLE as f64).then_some(())
-    });
+    daemon.wait_until_there_are(IDLE);
     let (started, before) = (Instant::now(), told("memtrace_self_cpu_seconds_total"));
     thread::sleep(TIME);
     // It tells what it took at its last reading.
@@ -126,6 +130,24 @@ pub(crate) fn is_cheap() {
     let lines = daemon.get("/metrics").1.lines().count();
     assert!(lines < 3000, "{lines} lines of metrics");
     drop(crowd);
+}
+
+/// Its cgroup has little memory: tables of the kernel count, and a file for each process.
+pub(crate) fn fits() {
+    let group = Group::new();
+    group.limit(48 << 20);
+    let mut command = Command::new(MEMTRACE);
+    group.hold(&mut command);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut daemon = Daemon::start_by(command, CONFIG, folder);
+    daemon.wait_until_ready();
+    assert_eq!(daemon.said("its cgroup may have 48 MiB"), 1);
+    let crowd = Crowd::start();
+    daemon.wait_until_there_are(IDLE);
+    assert_eq!(daemon.metric("memtrace_untracked_spaces_total"), Some(0.0));
+    drop(crowd);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait(), Some(0));
 }
 
 /// Many ask at once, each on a connection that stays.

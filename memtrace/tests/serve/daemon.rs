@@ -180,6 +180,15 @@ impl Daemon {
         }
     }
 
+    /// Waits until it tells of more processes than so many.
+    #[track_caller]
+    pub(crate) fn wait_until_there_are(&self, processes: usize) {
+        self.wait_until("all of them", |daemon| {
+            let told = daemon.metric("memtrace_machine_processes").expect("it is told");
+            (told > processes as f64).then_some(())
+        });
+    }
+
     /// Waits until the machine was read, and what leaves processes is counted or cannot be, and returns what
     /// the daemon says of that.
     #[track_caller]

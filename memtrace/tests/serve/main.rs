@@ -9,6 +9,9 @@ mod crowd;
 mod daemon;
 #[path = "../common/disk.rs"]
 mod disk;
+#[expect(dead_code, reason = "others have use for more of it")]
+#[path = "../common/group.rs"]
+mod group;
 mod kubernetes;
 mod openapi;
 mod otlp;
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         rooted("a_thousand_idle_connections_shut_nobody_out", idle),
         rooted("a_killed_daemon_leaves_nothing_in_the_way", killed),
         rooted("a_reading_of_two_thousand_processes_is_cheap", crowd::is_cheap),
+        rooted("little_memory_is_enough_for_two_thousand_processes", crowd::fits),
         rooted("many_may_ask_at_once", crowd::may_ask),
         rooted("a_process_is_recorded_by_request", recordings::by_request),
         with(Some("setpriv"), "an_ordinary_user_records", recordings::by_a_user),

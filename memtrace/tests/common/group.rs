@@ -7,7 +7,8 @@ use std::{
     process::{self, Command},
 };
 
-use super::driver::PAGE;
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 
 pub(crate) struct Group {
     folder: PathBuf,
