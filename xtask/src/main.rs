@@ -11,6 +11,7 @@ mod fuzz;
 mod fuzz_maps;
 mod libtest;
 mod man;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -44,6 +45,8 @@ enum Command {
     FuzzMaps(fuzz_maps::Options),
     /// Write the man pages to target/man
     Man,
+    /// Run the daemon among thousands of processes, and say what it takes and whether that grows
+    Soak(soak::Options),
     /// Run the kernel tests on Debian's kernels in QEMU
     Vm(vm::Options),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::fuzz(&workspace, &options),
         Command::FuzzMaps(options) => fuzz_maps::fuzz(&workspace, &options),
         Command::Man => man::write(&workspace),
+        Command::Soak(options) => soak::soak(&workspace, &options),
         Command::Vm(options) => vm::run(&workspace, &options),
     };
     match done {

@@ -70,7 +70,7 @@ pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 /// Builds memtrace and the workloads, and returns where they are.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = Command::new(env!("CARGO"));
     build.current_dir(&workspace.root).args(["build", "--release", "--quiet"]);
     run(build.args(["-p", "memtrace", "-p", "xtask", "--bins"])).context("cannot build")?;

@@ -1,6 +1,7 @@
-//! What the benchmark traces. Prints the time of its inner loop alone, so that what a tracer takes
-//! to start does not count: `elapsed_ns N`.
+//! What the benchmarks trace. Those of `cargo xtask bench` print the time of their inner loop alone, so that
+//! what a tracer takes to start does not count: `elapsed_ns N`.
 
+mod crowd;
 mod redis;
 
 use std::{
@@ -16,15 +17,12 @@ const PAGE: usize = 4096;
 /// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
 const PR_SET_THP_DISABLE: i32 = 41;
 const USAGE: &str = "bench-workload map-unmap ROUNDS | fault-storm PAGES ROUNDS | \
-                     redis-set REQUESTS SOCKET SERVER…";
+                     redis-set REQUESTS SOCKET SERVER… | crowd IDLE FORKS_PER_SECOND";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match elapsed(&args) {
-        Ok(elapsed) => {
-            println!("elapsed_ns {}", elapsed.as_nanos());
-            ExitCode::SUCCESS
-        }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench-workload: {error:#}");
             ExitCode::FAILURE
@@ -32,16 +30,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn elapsed(args: &[String]) -> Result<Duration> {
+fn run(args: &[String]) -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["map-unmap", rounds] => Ok(storms(0, rounds.parse()?)),
-        ["fault-storm", pages, rounds] => Ok(storms(pages.parse()?, rounds.parse()?)),
+    let elapsed = match words.as_slice() {
+        ["map-unmap", rounds] => storms(0, rounds.parse()?),
+        ["fault-storm", pages, rounds] => storms(pages.parse()?, rounds.parse()?),
         ["redis-set", requests, socket, ..] => {
-            redis::set(requests.parse()?, Path::new(socket), &args[3..])
+            redis::set(requests.parse()?, Path::new(socket), &args[3..])?
         }
+        ["crowd", idle, forks] => return crowd::run(idle.parse()?, forks.parse()?),
         _ => bail!("{USAGE}"),
-    }
+    };
+    println!("elapsed_ns {}", elapsed.as_nanos());
+    Ok(())
 }
 
 fn storms(pages: usize, rounds: usize) -> Duration {
