@@ -86,6 +86,8 @@ fn check(package: &Path) -> Result<()> {
     let postinst = text("DEBIAN/postinst")?;
     ensure!(postinst.contains("systemd-sysusers"), "nobody makes the daemon's user: {postinst}");
     ensure!(!postinst.contains("deb-systemd-invoke start"), "it starts unasked: {postinst}");
+    let postrm = text("DEBIAN/postrm")?;
+    ensure!(postrm.contains("/var/lib/memtrace"), "its recordings stay for ever: {postrm}");
     let memtrace = root.path().join("usr/bin/memtrace");
     let printed = read(Command::new(&memtrace).args(["serve", "--print-config"]))?;
     ensure!(printed == text("etc/memtrace/serve.toml")?, "its configuration is not the default");
