@@ -174,7 +174,8 @@ pub(crate) fn may_ask() {
     let asking: Vec<_> = asking.collect();
     let answers: Vec<u32> =
         asking.into_iter().map(|thread| thread.join().expect("it was answered")).collect();
-    assert!(answers.iter().all(|answers| *answers > 0), "{answers:?}");
+    // Nobody waits for the others to be gone.
+    assert!(answers.iter().all(|answers| *answers > 10), "{answers:?}");
     let grown = daemon.resident().saturating_sub(before);
     assert!(grown < 32 << 20, "{} KiB more", grown >> 10);
     assert_eq!(daemon.get("/healthz").0, 200);
