@@ -13,9 +13,12 @@ use crate::{
 /// The options of `cargo xtask fuzz`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Seconds for each target
+    /// Seconds for each target, with inputs that are others each time
     #[arg(long, default_value_t = 30)]
     seconds: u32,
+    /// So many inputs for each target instead, nearly the same ones each time
+    #[arg(long, conflicts_with = "seconds")]
+    inputs: Option<u32>,
     /// Only targets whose name contains this
     #[arg(default_value = "")]
     only: String,
@@ -32,11 +35,20 @@ pub(crate) fn fuzz(workspace: &Workspace, options: &Options) -> Result<()> {
         .context("is cargo-fuzz installed? `cargo install cargo-fuzz --locked`")?;
     let mut ran = 0;
     for target in targets.lines().filter(|target| target.contains(&options.only)) {
-        println!("fuzz: {target} for {} s", options.seconds);
+        println!("fuzz: {target}");
+        let nothing_found = tempfile::tempdir().context("cannot make a temporary folder")?;
         // Without a sanitizer stable Rust will do, and what is fuzzed has no unsafe code.
-        let time = format!("-max_total_time={}", options.seconds);
+        let mut fuzz = cargo_fuzz();
+        fuzz.args(["run", "--sanitizer", "none", target]);
+        match options.inputs {
+            // What was found before would lead elsewhere. So do hash tables, a little.
+            Some(inputs) => {
+                fuzz.arg(nothing_found.path()).args(["--", "-seed=1", &format!("-runs={inputs}")])
+            }
+            None => fuzz.args(["--", &format!("-max_total_time={}", options.seconds)]),
+        };
         let limits = ["-timeout=10", "-rss_limit_mb=4096", "-verbosity=0", "-print_final_stats=1"];
-        run(cargo_fuzz().args(["run", "--sanitizer", "none", target, "--", &time]).args(limits))?;
+        run(fuzz.args(limits))?;
         ran += 1;
     }
     ensure!(ran > 0, "there is no such target");
