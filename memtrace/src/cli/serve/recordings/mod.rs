@@ -153,7 +153,7 @@ impl Recordings {
             return Err(Refused::Gone);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut recording = Recording::new(comm, id.tgid, now);
+        let mut recording = Recording::beside(&self.known, comm, id.tgid, now);
         recording.rule = rule;
         folder.make_room(&mut self.known).map_err(Refused::Failed)?;
         let child = Child::start(folder, &recording, duration).map_err(Refused::Failed)?;
@@ -253,6 +253,17 @@ impl Recording {
         }
     }
 
+    /// Returns one with a name of its own: the clock may have been set back, and two may begin in a second.
+    fn beside(known: &[Self], comm: &str, tgid: u32, mut started_unix_s: u64) -> Self {
+        loop {
+            let recording = Self::new(comm, tgid, started_unix_s);
+            if known.iter().all(|known| known.id != recording.id) {
+                return recording;
+            }
+            started_unix_s += 1;
+        }
+    }
+
     /// Returns what the name of a recording tells.
     fn named(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
@@ -274,5 +285,16 @@ mod tests {
         for other in ["", "a-b-c", "a-1-2-3", "a-01-2", "../a-1-2", "a-1", "notes.txt"] {
             assert_eq!(Recording::named(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn no_two_have_the_same_name() {
+        let mut known = vec![Recording::new("a", 1, 7), Recording::new("b", 1, 8)];
+        for expected in ["a-1-8", "a-1-9"] {
+            let recording = Recording::beside(&known, "a", 1, 7);
+            assert_eq!(recording.id, expected);
+            known.push(recording);
+        }
+        assert_eq!(Recording::beside(&known, "b", 1, 7).id, "b-1-7");
     }
 }
