@@ -39,9 +39,9 @@ pub(super) fn size_maps(loader: &mut EbpfLoader<'_>) {
     }
     let mib = limit >> 20;
     log::warn!(
-        "its cgroup may have {mib} MiB: the tables have room for {PROCESSES} processes instead of 8,192"
+        "memtrace's cgroup may have {mib} MiB: the tables have room for {PROCESSES} processes, not 8192"
     );
     if limit < TOO_SHORT {
-        log::warn!("the kernel may kill it with so little: give it {} MiB", TOO_SHORT >> 20);
+        log::warn!("the kernel may kill memtrace for that: give it {} MiB", TOO_SHORT >> 20);
     }
 }
