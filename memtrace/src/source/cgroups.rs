@@ -47,9 +47,10 @@ impl Cgroups {
         let root = mount_point();
         let is_there = |number: &u64| {
             let place = root.as_deref().zip(self.paths.get(number));
-            place.is_some_and(|(root, path)| {
-                has_number(&root.join(path.trim_start_matches('/')), *number)
-            })
+            let folder = place.map(|(root, path)| folder_of(root, Path::new(path)));
+            folder
+                .and_then(|folder| fs::metadata(folder).ok())
+                .is_some_and(|it| it.ino() == *number)
         };
         numbers.into_iter().filter(is_there).collect()
     }
@@ -71,8 +72,9 @@ impl Cgroups {
     }
 }
 
-fn has_number(folder: &Path, number: u64) -> bool {
-    fs::metadata(folder).is_ok_and(|metadata| metadata.ino() == number)
+/// Returns the folder of a cgroup, of which `/proc` says where it is.
+fn folder_of(root: &Path, cgroup: &Path) -> PathBuf {
+    root.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
 
 /// Returns how much memory this process and its like may have, `None` where nothing limits them: the lowest
@@ -84,7 +86,7 @@ pub fn memory_limit() -> Option<u64> {
 
 fn limit_below(root: &Path, cgroup: &str) -> Option<u64> {
     let limits = Path::new(cgroup).ancestors().flat_map(|above| {
-        let folder = root.join(above.strip_prefix("/").unwrap_or(above));
+        let folder = folder_of(root, above);
         ["memory.max", "memory.limit_in_bytes"].map(|file| fs::read_to_string(folder.join(file)))
     });
     // Without a limit there is no number, or one that no machine has (version 1).
