@@ -9,23 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::{
-        prctl::set_pdeathsig,
-        signal::{Signal, raise},
-        wait::waitpid,
-    },
-    unistd::{ForkResult, fork, pause},
-};
+use nix::sys::signal::Signal;
 
 use crate::{
-    daemon,
+    churn, daemon,
     daemon::{Daemon, MEMTRACE},
     group::Group,
 };
 
 /// Processes that do nothing.
-const IDLE: usize = 2000;
+const IDLE: u32 = 2000;
 /// Others begin and end so often a second.
 const FORKS: u32 = 200;
 /// For so long.
@@ -46,40 +39,9 @@ pub(crate) fn play() -> bool {
     if env::var_os(ROLE).is_none() {
         return false;
     }
-    for _ in 0..IDLE {
-        begin(|| {
-            loop {
-                pause();
-            }
-        });
-    }
-    println!("ready");
-    // What is read ends with the test.
-    thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        let _ = raise(Signal::SIGKILL);
-    });
-    let mut next = Instant::now();
-    loop {
-        let child = begin(|| drop(std::hint::black_box(vec![1_u8; 1 << 20])));
-        let _ = waitpid(child, None);
-        next += Duration::from_secs(1) / FORKS;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-}
-
-/// Begins a process that ends with its parent.
-fn begin(work: impl FnOnce()) -> nix::unistd::Pid {
-    // SAFETY: the child has one thread, and no lock is held: nothing else runs yet, or it only reads.
-    match unsafe { fork() }.expect("there is room for one more") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let _ = set_pdeathsig(Signal::SIGKILL);
-            work();
-            // SAFETY: ends this process.
-            unsafe { libc::_exit(0) }
-        }
-    }
+    let work = || drop(std::hint::black_box(vec![1_u8; 1 << 20]));
+    churn::run(IDLE, FORKS, work).expect("there is room for all of them");
+    true
 }
 
 /// A crowd that runs.

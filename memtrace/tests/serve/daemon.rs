@@ -182,10 +182,10 @@ impl Daemon {
 
     /// Waits until it tells of more processes than so many.
     #[track_caller]
-    pub(crate) fn wait_until_there_are(&self, processes: usize) {
+    pub(crate) fn wait_until_there_are(&self, processes: u32) {
         self.wait_until("all of them", |daemon| {
             let told = daemon.metric("memtrace_machine_processes").expect("it is told");
-            (told > processes as f64).then_some(())
+            (told > processes.into()).then_some(())
         });
     }
 

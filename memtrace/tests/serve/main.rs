@@ -2,6 +2,8 @@
 //! a program of its own.
 
 mod budget;
+#[path = "../common/churn.rs"]
+mod churn;
 mod connect;
 #[path = "../common/copied.rs"]
 mod copied;

@@ -1,7 +1,8 @@
 //! What the benchmarks trace. Those of `cargo xtask bench` print the time of their inner loop alone, so that
 //! what a tracer takes to start does not count: `elapsed_ns N`.
 
-mod crowd;
+#[path = "../../../../memtrace/tests/common/churn.rs"]
+mod churn;
 mod redis;
 
 use std::{
@@ -14,6 +15,8 @@ use std::{
 use anyhow::{Result, bail};
 
 const PAGE: usize = 4096;
+/// Pages that each of a crowd touches that comes and goes.
+const CROWD_PAGES: usize = 64;
 /// `PR_SET_THP_DISABLE` (include/uapi/linux/prctl.h).
 const PR_SET_THP_DISABLE: i32 = 41;
 const USAGE: &str = "bench-workload map-unmap ROUNDS | fault-storm PAGES ROUNDS | \
@@ -38,7 +41,9 @@ fn run(args: &[String]) -> Result<()> {
         ["redis-set", requests, socket, ..] => {
             redis::set(requests.parse()?, Path::new(socket), &args[3..])?
         }
-        ["crowd", idle, forks] => return crowd::run(idle.parse()?, forks.parse()?),
+        ["crowd", idle, forks] => {
+            return churn::run(idle.parse()?, forks.parse()?, || storm(CROWD_PAGES));
+        }
         _ => bail!("{USAGE}"),
     };
     println!("elapsed_ns {}", elapsed.as_nanos());

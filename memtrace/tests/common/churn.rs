@@ -7,11 +7,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-/// Pages that each touches that comes and goes.
-const PAGES: usize = 64;
-
-/// Is the crowd; prints `ready`, and how many came and went when it ends.
-pub(crate) fn run(idle: u32, forks_per_second: u32) -> Result<()> {
+/// Is the crowd, of which each that comes and goes does some work; prints `ready`, and how many of these there
+/// were when it ends.
+pub(crate) fn run(idle: u32, forks_per_second: u32, work: impl Fn()) -> Result<()> {
     for _ in 0..idle {
         begin(|| {
             loop {
@@ -24,7 +22,7 @@ pub(crate) fn run(idle: u32, forks_per_second: u32) -> Result<()> {
     let mut forked: u64 = 0;
     let mut next = Instant::now();
     while !is_closed_by(next)? {
-        let child = begin(|| super::storm(PAGES))?;
+        let child = begin(&work)?;
         // SAFETY: waits for a child of this process.
         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
         forked += 1;
